@@ -1,0 +1,145 @@
+"""The interface of an unlearning method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+from .errors import PluginError
+from .plugin import Plugin
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .task import UnlearningTask
+
+Need = Literal["forget", "retain", "training", "validation", "gradients"]
+Scope = Literal["class", "sample"]
+
+
+class Unlearner(Plugin, ABC):
+    """An unlearning method; its fields are its hyper-parameters.
+
+    A subclass gives a name, says what it needs and implements `unlearn`. What it does not
+    declare is withheld: touching it raises `UndeclaredNeedError`, and without `"gradients"` the
+    method runs with gradients off. The test set is never reachable.
+
+    Attributes:
+        name: Registered name, kebab-case, equal to the file's name.
+        reference: Where the method comes from: authors, venue or arXiv number.
+        needs: What `unlearn` and `prepare` may touch. `"forget"`, `"retain"` and `"validation"`
+            are example sets of the task; `"training"` is the whole training set and is open to
+            `prepare` only; `"gradients"` switches them on.
+        scope: Forget sets it serves: `"class"` for whole classes, `"sample"` for any other.
+        exact: Whether the result is distributed as a retrained model by construction.
+        recipe: Name of the recipe that `training_penalty` makes, or None. A method with a
+            recipe runs on originals of that recipe unless the sweep says otherwise.
+        penalty_fields: The hyper-parameters that `training_penalty` depends on.
+        penalty_version: Raise it when the code of `training_penalty` changes what it computes;
+            originals trained with the former version are then no longer used.
+        prepare_fields: The hyper-parameters that `prepare` depends on; None means all.
+
+    Example:
+        >>> from unlearnbench.bench import Unlearner
+        >>> class Forgetful(Unlearner):
+        ...     '''Do nothing at all.'''
+        ...     name = "forgetful"
+        ...     reference = "none"
+        ...     strength: float = 0.5
+        ...     def unlearn(self, model, task):
+        ...         return model
+        >>> Forgetful(strength=0.25).spec
+        'forgetful[strength=0.25]'
+    """
+
+    kind: ClassVar[str] = "method"
+    reference: ClassVar[str]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    scope: ClassVar[frozenset[Scope]] = frozenset({"class", "sample"})
+    exact: ClassVar[bool] = False
+    recipe: ClassVar[str | None] = None
+    penalty_fields: ClassVar[frozenset[str]] = frozenset()
+    penalty_version: ClassVar[int] = 1
+    prepare_fields: ClassVar[frozenset[str] | None] = None
+
+    @abstractmethod
+    def unlearn(self, model: nn.Module, task: UnlearningTask) -> nn.Module:
+        """Return the unlearned model.
+
+        It never logs, times, evaluates on test data, saves, picks a device or touches global
+        random state; `task.rng` is its only source of randomness.
+
+        Args:
+            model: Private copy of the original on `task.device`, in eval mode; may be modified
+                and returned.
+            task: The forget request, and the declared sets and tools.
+        """
+
+    def prepare(self, model: nn.Module, task: UnlearningTask) -> Mapping[str, Tensor] | None:
+        """Compute what needs no forget request, such as statistics of every class.
+
+        Called once for an original; the result is stored beside it and handed to every later
+        request as `task.prepared`. Timed apart (`prepare_s`).
+
+        Args:
+            model: Private copy of the original.
+            task: A task without a forget request; `task.training` is open if declared.
+
+        Returns:
+            Named tensors, or None when there is nothing to prepare (the default).
+        """
+        return None
+
+    def training_penalty(self, model: nn.Module) -> Tensor:
+        """Term added to the loss while an original of this method's recipe is trained.
+
+        Args:
+            model: The model in training.
+
+        Returns:
+            Scalar tensor that carries gradients.
+        """
+        raise PluginError(f"method `{self.name}` has no training penalty.")
+
+    def unsupported_reasons(self, task: UnlearningTask) -> list[str]:
+        """Return every reason why the method does not serve this task; empty if it does.
+
+        An override calls `super()` and adds its own reasons. The task's example sets are closed
+        here; its request, recipe, number of classes and data shape can be read.
+        """
+        kind: Scope = "class" if task.forget_classes else "sample"
+        if kind in self.scope:
+            return []
+        if kind == "sample":
+            return ["forgets whole classes only, and this forget set is not one"]
+        return ["does not forget whole classes"]
+
+
+def check_declaration(method: type[Unlearner]) -> None:
+    """Refuse a method class whose declarations are missing or misspelt.
+
+    Raises:
+        PluginError: One sentence that says what to change.
+    """
+    for attribute in ("name", "reference"):
+        if not isinstance(getattr(method, attribute, None), str):
+            raise PluginError(f"method class `{method.__name__}` needs a `{attribute}`.")
+    for attribute, allowed in (("needs", get_args(Need)), ("scope", get_args(Scope))):
+        wrong = set(getattr(method, attribute)) - set(allowed)
+        if wrong:
+            raise PluginError(
+                f"method `{method.name}` declares {attribute} {sorted(wrong)}; "
+                f"allowed: {', '.join(allowed)}."
+            )
+    for attribute in ("penalty_fields", "prepare_fields"):
+        wrong = set(getattr(method, attribute) or ()) - set(method.model_fields)
+        if wrong:
+            raise PluginError(
+                f"method `{method.name}` names {sorted(wrong)} in `{attribute}`, "
+                f"which are not among its fields: {', '.join(method.model_fields)}."
+            )
+    if (method.recipe is not None) != (method.training_penalty is not Unlearner.training_penalty):
+        raise PluginError(
+            f"method `{method.name}` must give both `recipe` and `training_penalty`, or neither."
+        )
