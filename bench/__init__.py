@@ -1,0 +1,69 @@
+"""unlearnbench: a benchmark of machine-unlearning methods for image classifiers.
+
+This module is the public door. Methods and datasets, ours and other people's, import from here.
+Nothing imported at the top loads torch, so that names and parameters can be listed at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .dataset import Dataset, ImageData
+from .errors import (
+    DataError,
+    DivergedError,
+    InputError,
+    PluginError,
+    StoreError,
+    UndeclaredNeedError,
+    UnknownNameError,
+    UnlearnBenchError,
+)
+from .ranges import Range
+from .record import Record, read_records
+from .registry import DATASETS, METHODS
+from .unlearner import Unlearner
+
+if TYPE_CHECKING:
+    from .batches import Batch, ExampleSet
+    from .layers import Layer
+    from .task import UnlearningTask
+
+__all__ = [
+    "DATASETS",
+    "METHODS",
+    "Batch",
+    "DataError",
+    "Dataset",
+    "DivergedError",
+    "ExampleSet",
+    "ImageData",
+    "InputError",
+    "Layer",
+    "PluginError",
+    "Range",
+    "Record",
+    "StoreError",
+    "UndeclaredNeedError",
+    "UnknownNameError",
+    "UnlearnBenchError",
+    "Unlearner",
+    "UnlearningTask",
+    "read_records",
+]
+
+_NEEDS_TORCH = {
+    "Batch": "batches",
+    "ExampleSet": "batches",
+    "Layer": "layers",
+    "UnlearningTask": "task",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the names that need torch when they are first asked for."""
+    if name in _NEEDS_TORCH:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_NEEDS_TORCH[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,181 @@
+"""Images on the device, cut into batches; guarded, counted, augmented example by example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .dataset import ImageData
+from .errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some examples.
+
+    Attributes:
+        images: `(N, C, H, W)` float32, normalised.
+        labels: `(N,)` int64.
+        ids: `(N,)` int64 ids of the examples in the training (or test) arrays.
+    """
+
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Pixels:
+    """One split of a dataset, resident on the device, with its two transforms.
+
+    Args:
+        data: The dataset.
+        split: `train` or `test`.
+        device: Where the images live.
+    """
+
+    def __init__(self, data: ImageData, split: str, device: torch.device) -> None:
+        images: NDArray[np.uint8] = getattr(data, f"{split}_images")
+        labels: NDArray[np.int64] = getattr(data, f"{split}_labels")
+        self.images = torch.from_numpy(np.array(images)).to(device)
+        self.labels = torch.from_numpy(np.array(labels)).to(device)
+        self.flip, self.crop_pad, self.device = data.flip, data.crop_pad, device
+        self._mean = torch.tensor(data.mean, device=device).view(1, -1, 1, 1)
+        self._std = torch.tensor(data.std, device=device).view(1, -1, 1, 1)
+
+    def batch(self, rows: Tensor, generator: torch.Generator | None) -> Batch:
+        """Return the examples `rows`; augmented if a generator is given."""
+        images = self.images[rows]
+        if generator is not None:
+            images = augment(images, generator, self.crop_pad, flip=self.flip)
+        images = (images.float() / 255 - self._mean) / self._std
+        return Batch(images, self.labels[rows], rows)
+
+
+def augment(images: Tensor, generator: torch.Generator, pad: int, *, flip: bool) -> Tensor:
+    """Crop and mirror every image by its own draw.
+
+    torchvision's random transforms draw once for a whole batch, which is not augmentation.
+
+    Args:
+        images: `(N, C, H, W)` of any dtype.
+        generator: CPU generator.
+        pad: Pixels of zero padding before a crop of the original size; 0 for no crop.
+        flip: Mirror half of the images left to right.
+
+    Returns:
+        `(N, C, H, W)` of the same dtype.
+    """
+    n, _, height, width = images.shape
+    if pad:
+        shifts = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator)
+        shifts = shifts.to(images.device)
+        rows = shifts[0] + torch.arange(height, device=images.device)
+        cols = shifts[1] + torch.arange(width, device=images.device)
+        padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
+        which = torch.arange(n, device=images.device)[:, None, None]
+        # indexing over dimensions 0, 2, 3 puts channels last; move them back
+        images = padded[which, :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+    if flip:
+        mirrored = torch.rand(n, generator=generator).lt(0.5).to(images.device)
+        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    return images.contiguous()
+
+
+class ExampleSet:
+    """Examples of one role that a method may use; it counts what it serves.
+
+    Args:
+        role: `forget`, `retain`, `training` or `validation`, for messages and counts.
+        pixels: The images.
+        ids: Ids of the members, `(N,)`.
+        batch_size: Default size of a batch.
+        generator: CPU generator that shuffles and augments.
+        served: Counts by role; shared with the task.
+        augment: Whether training batches are augmented, as the recipe says.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        pixels: Pixels,
+        ids: NDArray[np.int64] | Tensor,
+        batch_size: int,
+        generator: torch.Generator,
+        served: dict[str, int],
+        *,
+        augment: bool = True,
+    ) -> None:
+        self.role = role
+        self.ids = torch.as_tensor(ids, device=pixels.device)
+        self.batch_size = batch_size
+        self._pixels, self._generator, self._served = pixels, generator, served
+        self._augment = augment
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of the members, `(N,)` int64, in the order of `ids`."""
+        return self._pixels.labels[self.ids]
+
+    def batches(self, batch_size: int | None = None, *, training: bool = False) -> Iterator[Batch]:
+        """One pass over the set.
+
+        Args:
+            batch_size: Examples a batch; default is the recipe's.
+            training: Shuffle, augment if the recipe does, and never give a lone last example,
+                which BatchNorm refuses: it joins the batch before. Else the examples come in
+                order, as they are.
+        """
+        order = self.ids
+        if training:
+            shuffled = torch.randperm(len(order), generator=self._generator)
+            order = order[shuffled.to(order.device)]
+        parts = list(order.split(batch_size or self.batch_size))
+        if training and len(parts) > 1 and len(parts[-1]) == 1:
+            parts[-2:] = [torch.cat(parts[-2:])]
+        for rows in parts:
+            self._served[self.role] = self._served.get(self.role, 0) + len(rows)
+            augmenting = training and self._augment
+            yield self._pixels.batch(rows, self._generator if augmenting else None)
+
+    def endless(self, batch_size: int | None = None) -> Iterator[Batch]:
+        """Training batches without end; every pass is shuffled and augmented anew.
+
+        Raises:
+            InputError: If the set is empty.
+        """
+        if not len(self):
+            raise InputError(f"the {self.role} set is empty.")
+        while True:
+            yield from self.batches(batch_size, training=True)
+
+    def subset(self, positions: Tensor) -> ExampleSet:
+        """The members at the given positions, under the same role and count."""
+        return ExampleSet(self.role, self._pixels, self.ids[positions.to(self.ids.device)],
+                          self.batch_size, self._generator, self._served, augment=self._augment)
+
+    def sample(self, size: int, *, balanced: bool = False) -> ExampleSet:
+        """A random subset without replacement.
+
+        Args:
+            size: Examples wanted; the whole set if it has no more.
+            balanced: The same number from every class present, `size` in all at most.
+        """
+        order = torch.randperm(len(self), generator=self._generator)
+        if not balanced:
+            return self.subset(order[:size])
+        labels = self.labels.cpu()[order]
+        present = labels.unique()
+        each = max(1, size // max(1, len(present)))
+        chosen = [order[labels == label][:each] for label in present]
+        return self.subset(torch.cat(chosen) if chosen else order)

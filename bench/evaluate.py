@@ -1,0 +1,48 @@
+"""Outputs of a model, in eval mode and float32, without gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .batches import ExampleSet
+from .errors import DivergedError
+
+BATCH = 512
+
+
+def logits(model: nn.Module, examples: ExampleSet) -> Tensor:
+    """Logits of every example in order.
+
+    Args:
+        model: Left in the mode in which it came.
+        examples: N examples; served with the evaluation transform.
+
+    Returns:
+        `(N, C)` float32 logits, not softmaxed, on the examples' device.
+
+    Raises:
+        DivergedError: If an output is not finite.
+    """
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), torch.autocast(examples.ids.device.type, enabled=False):
+        parts = [model(batch.images).float() for batch in examples.batches(BATCH)]
+    model.train(was_training)
+    out = torch.cat(parts) if parts else torch.zeros(0, 1, device=examples.ids.device)
+    if not bool(torch.isfinite(out).all()):
+        raise DivergedError(f"the model's outputs on the {examples.role} set are not finite.")
+    return out
+
+
+def accuracy(model: nn.Module, examples: ExampleSet) -> float:
+    """Share of the examples whose largest logit is the label's; NaN-free, in [0, 1].
+
+    Raises:
+        DivergedError: If an output is not finite.
+        ValueError: If there are no examples.
+    """
+    if not len(examples):
+        raise ValueError(f"the {examples.role} set is empty: its accuracy is not defined.")
+    hits = logits(model, examples).argmax(1) == examples.labels
+    return float(hits.double().mean())

@@ -1,0 +1,131 @@
+"""Finds the layers of any timm network, and what normalises and activates each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A convolution or linear layer, with its surroundings.
+
+    Attributes:
+        name: Qualified name in the model.
+        module: `nn.Conv2d` or `nn.Linear`.
+        norm: Normalisation fed by this layer's output and nothing else, or None.
+        output: Module whose output is the layer's channel activation: the activation function
+            that directly follows (before any residual addition), else `norm`, else the layer.
+        is_stem: Whether it is the first layer that the image meets.
+        is_head: Whether it gives the logits.
+    """
+
+    name: str
+    module: nn.Conv2d | nn.Linear
+    norm: nn.Module | None
+    output: nn.Module
+    is_stem: bool
+    is_head: bool
+
+    @property
+    def is_conv(self) -> bool:
+        """Whether it is a convolution."""
+        return isinstance(self.module, nn.Conv2d)
+
+    @property
+    def channels(self) -> int:
+        """Number of output channels (or features)."""
+        module = self.module
+        return module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
+
+
+@dataclass
+class _Trace:
+    """What one forward pass showed: who produced a tensor that somebody then consumed."""
+
+    consumed: list[tuple[nn.Module, int, int]]  # module, id of its input, version of its input
+    produced: dict[int, tuple[nn.Module, int]]  # id of an output -> module, version of the output
+    keep: list[Tensor]  # tensors stay alive, so that ids are not used twice
+    order: list[nn.Module]
+
+
+def find_layers(model: nn.Module, image: Tensor) -> list[Layer]:
+    """List convolutions and linear layers in the order in which they run.
+
+    A layer and the norm behind it are linked when the norm's input is the very tensor that the
+    layer gave, untouched in between; so a norm behind a residual addition, even one done in
+    place, is linked to nothing.
+
+    Args:
+        model: Any network.
+        image: `(N, C, H, W)` float example batch on the model's device; one image is enough.
+    """
+    trace = _trace(model, image)
+    follower: dict[nn.Module, nn.Module] = {}
+    for module, tensor, version in trace.consumed:
+        source = trace.produced.get((tensor))
+        if source is not None and source[1] == version and source[0] is not module:
+            follower.setdefault(source[0], module)
+    layers = [m for m in trace.order if isinstance(m, (nn.Conv2d, nn.Linear))]
+    names = {module: name for name, module in model.named_modules()}
+    found = []
+    for position, module in enumerate(layers):
+        assert isinstance(module, (nn.Conv2d, nn.Linear))
+        norm = follower.get(module)
+        norm = norm if isinstance(norm, NORMS) else None
+        last = norm if norm is not None else module
+        behind = follower.get(last)
+        output = behind if behind is not None and _is_activation(behind) else last
+        found.append(Layer(names[module], module, norm, output,
+                           is_stem=position == 0, is_head=position == len(layers) - 1))
+    return found
+
+
+def _is_activation(module: nn.Module) -> bool:
+    """An activation function has no parameters and no children, and is not a pass-through."""
+    return (
+        not list(module.parameters())
+        and not list(module.children())
+        and type(module).__module__.startswith(("torch.nn.modules.activation", "timm.layers.act"))
+    )
+
+
+def _trace(model: nn.Module, image: Tensor) -> _Trace:
+    """Run the model once with hooks on every leaf that can link a layer to its surroundings."""
+    trace = _Trace([], {}, [], [])
+    interesting = [
+        m for m in model.modules()
+        if isinstance(m, (nn.Conv2d, nn.Linear, *NORMS)) or _is_activation(m)
+    ]
+
+    def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        tensor = inputs[0]
+        trace.keep.append(tensor)
+        trace.consumed.append((module, id(tensor), tensor._version))
+
+    def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        trace.keep.append(output)
+        trace.produced[id(output)] = (module, output._version)
+        if module not in trace.order:
+            trace.order.append(module)
+
+    handles: list[RemovableHandle] = []
+    was_training = model.training
+    model.eval()
+    try:
+        for module in interesting:
+            handles.append(module.register_forward_pre_hook(before))
+            handles.append(module.register_forward_hook(after))
+        with torch.no_grad():
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(was_training)
+    return trace

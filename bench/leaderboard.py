@@ -1,0 +1,306 @@
+"""The leaderboard as tables of numbers: records in, one tidy frame for each task out.
+
+A table belongs to one (dataset, model, scenario). Its rows are the reference rows of every
+recipe, then the methods in the order in which they first appear in the records. There is no
+rank: what ranks methods is a membership-inference attack, not accuracy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from .record import Record, latest_by_key
+from .spec_string import format_spec
+
+METRICS = ("forget_acc", "retain_acc", "test_acc", "test_forget_acc", "test_retain_acc")
+TIMES = ("unlearn_s", "prepare_s", "speedup", "original_s", "retrain_s")
+REFERENCES = {"identity": "original (identity)", "retrain": "retrained"}
+NOISE_FLOOR = "retrained, other seed"
+NOT_RUN = "not run"
+
+_NUMBERS = (*METRICS, *(f"gap_{name}" for name in METRICS), "tow", *TIMES)
+_SINGULAR = {"ok": "ok", "failed": "failed", "skipped": "not applicable"}
+
+
+class Reason(NamedTuple):
+    """Why cells failed or were skipped.
+
+    Attributes:
+        status: `failed` or `skipped`.
+        text: The reason, on one line.
+        cells: Row label and its seeds, in order of first appearance.
+    """
+
+    status: str
+    text: str
+    cells: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The rows of one (dataset, model, scenario).
+
+    Attributes:
+        title: The three specs in one line.
+        dataset: Dataset as `name[key=value,…]`.
+        model: Architecture as `name[key=value,…]`.
+        scenario: Scenario as `name[key=value,…]`.
+        rows: One row per (recipe, method variant), references first. Accuracies are fractions;
+            what is not known is NaN. `kind` is `reference`, `noise floor` or `method`.
+        costs: What each recipe costs: accuracy and training time of its original models.
+        reasons: Every distinct reason of a failed or skipped cell, once.
+        recipes: Recipe labels in order of first appearance.
+        seeds: All seeds, sorted.
+        hardware: Machines on which the ok cells ran, in order of first appearance.
+    """
+
+    title: str
+    dataset: str
+    model: str
+    scenario: str
+    rows: pd.DataFrame
+    costs: pd.DataFrame
+    reasons: tuple[Reason, ...]
+    recipes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    hardware: tuple[str, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The accuracies that this scenario has; whole classes have two more."""
+        return tuple(name for name in METRICS if self.rows[f"{name}_mean"].notna().any()
+                     or name in METRICS[:3])
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """All tables, and where their records come from.
+
+    Attributes:
+        tables: One for each (dataset, model, scenario), in order of first appearance.
+        environment: Every value of `environment` in the records, by key.
+        sweeps: Names of the sweeps.
+    """
+
+    tables: list[Table]
+    environment: dict[str, tuple[str, ...]]
+    sweeps: tuple[str, ...]
+
+    def frame(self) -> pd.DataFrame:
+        """All rows in one frame, with the task in the first three columns."""
+        parts = []
+        for table in self.tables:
+            part = table.rows.copy()
+            for place, name in enumerate(("dataset", "model", "scenario")):
+                part.insert(place, name, getattr(table, name))
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def build(records: Sequence[Record]) -> Leaderboard:
+    """Aggregate records over seeds; of several records of one cell the last one counts."""
+    records = latest_by_key(records)
+    tasks: dict[tuple[str, str, str], list[Record]] = {}
+    for record in records:
+        tasks.setdefault((record.dataset, record.model, record.scenario), []).append(record)
+    environment: dict[str, dict[str, None]] = {}
+    for record in records:
+        for key, value in record.environment.items():
+            if value is not None:
+                environment.setdefault(key, {})[_text(value)] = None
+    return Leaderboard(
+        tables=[_table(*task, group) for task, group in tasks.items()],
+        environment={key: tuple(values) for key, values in environment.items()},
+        sweeps=tuple(dict.fromkeys(record.sweep for record in records)),
+    )
+
+
+def _table(dataset: str, model: str, scenario: str, records: list[Record]) -> Table:
+    cells = _cells(records)
+    cells = _with_retrained(cells)
+    recipes = tuple(dict.fromkeys(cells["recipe"]))
+    ok = cells[cells["status"] == "ok"]
+    rows = [row for recipe in recipes for row in _reference_rows(recipe, cells)]
+    methods = cells[~cells["name"].isin(list(REFERENCES))]
+    rows += [_row(group, "method")
+             for _, group in methods.groupby(["recipe", "label"], sort=False)]
+    return Table(
+        title=f"{dataset} · {model} · {scenario}",
+        dataset=dataset, model=model, scenario=scenario,
+        rows=_typed(pd.DataFrame(rows)),
+        costs=pd.DataFrame([_recipe_cost(recipe, ok) for recipe in recipes]),
+        reasons=_reasons(cells, several_recipes=len(recipes) > 1),
+        recipes=recipes,
+        seeds=tuple(sorted({record.seed for record in records})),
+        hardware=tuple(dict.fromkeys(name for name in ok["hardware"] if name)),
+    )
+
+
+def _cells(records: list[Record]) -> pd.DataFrame:
+    """One row per cell: what it was, and every number that the leaderboard uses."""
+    recipes = _labels((r.recipe, r.training) for r in records)
+    methods = _labels((r.method, r.hyperparameters) for r in records)
+    return pd.DataFrame([
+        {
+            "recipe": recipes(r.recipe, r.training),
+            "name": r.method,
+            "label": methods(r.method, r.hyperparameters),
+            "variant": _text(r.hyperparameters),
+            "seed": r.seed,
+            "request": r.forget_request,
+            "status": r.status,
+            "reason": " ".join((r.reason or "").split()),
+            "hardware": _text(r.environment.get("hardware") or ""),
+            **{key: r.metrics.get(key, r.times.get(key, float("nan"))) for key in _NUMBERS},
+            "peak_memory_bytes": float("nan") if r.peak_memory_bytes is None
+                                 else float(r.peak_memory_bytes),
+        }
+        for r in records
+    ])
+
+
+def _labels(named: Iterable[tuple[str, dict[str, Any]]]) -> Callable[[str, dict[str, Any]], str]:
+    """Name variants by the parameters in which they differ; a single variant by its name."""
+    variants: dict[str, list[dict[str, str]]] = {}
+    for name, params in named:
+        # a cell that never ran may not say its parameters; it is no variant of its own
+        if params:
+            variants.setdefault(name, []).append({k: _text(v) for k, v in params.items()})
+
+    def label(name: str, params: dict[str, Any]) -> str:
+        differing = {key: value for key, value in params.items()
+                     if any(other.get(key) != _text(value) for other in variants[name])}
+        return format_spec(name, differing)
+
+    return label
+
+
+def _text(value: Any) -> str:  # noqa: ANN401
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _with_retrained(cells: pd.DataFrame) -> pd.DataFrame:
+    """Set beside each cell the accuracies of the retrained model that it is compared with."""
+    same = ["recipe", "seed", "request"]
+    retrained = cells[(cells["name"] == "retrain") & (cells["status"] == "ok")]
+    retrained = retrained.drop_duplicates(same)[[*same, *METRICS]]
+    renamed = retrained.rename(columns={name: f"{name}_retrained" for name in METRICS})
+    return cells.merge(renamed, on=same, how="left", validate="many_to_one")
+
+
+def _reference_rows(recipe: str, cells: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = []
+    of_recipe = cells[cells["recipe"] == recipe]
+    for name, label in REFERENCES.items():
+        groups = of_recipe[of_recipe["name"] == name].groupby("label", sort=False)
+        found = [{**_row(group, "reference"), "method": str(shown).replace(name, label, 1)}
+                 for shown, group in groups]
+        rows += found or [_empty_row(recipe, name, label, "reference", NOT_RUN)]
+    return [*rows, _noise_floor(recipe, of_recipe)]
+
+
+def _row(group: pd.DataFrame, kind: str) -> dict[str, Any]:
+    """Mean and spread over the seeds of one method variant."""
+    first = group.iloc[0]
+    ok = group[group["status"] == "ok"]
+    hardware = list(dict.fromkeys(name for name in ok["hardware"] if name))
+    counts = {status: int((group["status"] == status).sum()) for status in _SINGULAR}
+    row = _empty_row(first["recipe"], first["name"], first["label"], kind, _status(counts))
+    row.update({f"n_{status}": count for status, count in counts.items()})
+    row["hyperparameters"] = max(group["variant"], key=len)
+    row["seeds"] = " ".join(str(seed) for seed in sorted(ok["seed"]))
+    row["hardware"] = "; ".join(hardware)
+    for name in METRICS:
+        row[f"{name}_mean"], row[f"{name}_std"] = ok[name].mean(), ok[name].std()
+        row[f"{name}_retrained"] = ok[f"{name}_retrained"].mean()
+        row[f"gap_{name}"], row[f"gap_{name}_std"] = ok[f"gap_{name}"].mean(), ok[
+            f"gap_{name}"].std()
+    row["tow_mean"], row["tow_std"] = ok["tow"].mean(), ok["tow"].std()
+    # a mean of times from different machines is a time of no machine
+    if len(hardware) <= 1:
+        for name in TIMES:
+            row[f"{name}_mean"], row[f"{name}_std"] = ok[name].mean(), ok[name].std()
+        row["peak_memory_bytes"] = ok["peak_memory_bytes"].max()
+    return row
+
+
+def _empty_row(recipe: str, name: str, label: str, kind: str, status: str) -> dict[str, Any]:
+    """A row in which no number is known, with its columns in their final order."""
+    nan = float("nan")
+    row: dict[str, Any] = {"recipe": recipe, "method": label, "name": name, "kind": kind,
+                           "hyperparameters": "", "status": status, "seeds": "",
+                           "n_ok": 0, "n_failed": 0, "n_skipped": 0, "n_pairs": 0}
+    for metric in METRICS:
+        row |= {f"{metric}_mean": nan, f"{metric}_std": nan, f"{metric}_retrained": nan,
+                f"gap_{metric}": nan, f"gap_{metric}_std": nan}
+    for number in ("tow", *TIMES):
+        row |= {f"{number}_mean": nan, f"{number}_std": nan}
+    return row | {"peak_memory_bytes": nan, "hardware": ""}
+
+
+def _status(counts: dict[str, int]) -> str:
+    """`3 ok`, `2 ok, 1 failed`, or `not applicable` where every cell was skipped."""
+    shown = {status: count for status, count in counts.items() if count}
+    if list(shown) == ["skipped"]:
+        return _SINGULAR["skipped"]
+    return ", ".join(f"{count} {_SINGULAR[status]}" for status, count in shown.items())
+
+
+def _noise_floor(recipe: str, cells: pd.DataFrame) -> dict[str, Any]:
+    """How far two retrained models of different seeds lie apart: mean |a_i - a_j| over pairs.
+
+    Pairs share their forget request, else the distance would also hold the difference of sets.
+    """
+    retrained = cells[(cells["name"] == "retrain") & (cells["status"] == "ok")]
+    pairs = [
+        (group.loc[i], group.loc[j])
+        for _, group in retrained.groupby(["request", "label"], sort=False)
+        for i, j in combinations(group.index, 2)
+    ]
+    if not pairs:
+        why = "needs 2 seeds" if len(retrained) < 2 else "no two seeds share a forget set"
+        return _empty_row(recipe, "retrain", NOISE_FLOOR, "noise floor", why)
+    status = f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} of seeds"
+    row = _empty_row(recipe, "retrain", NOISE_FLOOR, "noise floor", status)
+    used = sorted({int(cell["seed"]) for pair in pairs for cell in pair})
+    row |= {"n_ok": len(used), "n_pairs": len(pairs), "seeds": " ".join(map(str, used))}
+    for name in METRICS:
+        row[f"gap_{name}"] = pd.Series([abs(a[name] - b[name]) for a, b in pairs]).mean()
+    return row
+
+
+def _recipe_cost(recipe: str, ok: pd.DataFrame) -> dict[str, Any]:
+    """Accuracy and training time of the originals; `original_s` is the same in all cells."""
+    cells = ok[ok["recipe"] == recipe]
+    accuracy = cells.loc[cells["name"] == "identity", "test_acc"]
+    timed = cells.dropna(subset=["original_s"]).drop_duplicates("seed")
+    hardware = list(dict.fromkeys(name for name in timed["hardware"] if name))
+    seconds = timed["original_s"] if len(hardware) <= 1 else timed["original_s"].iloc[:0]
+    return {"recipe": recipe, "n": len(accuracy), "hardware": "; ".join(hardware),
+            "test_acc_mean": accuracy.mean(), "test_acc_std": accuracy.std(),
+            "original_s_mean": seconds.mean(), "original_s_std": seconds.std()}
+
+
+def _reasons(cells: pd.DataFrame, *, several_recipes: bool) -> tuple[Reason, ...]:
+    found: dict[tuple[str, str], dict[str, list[int]]] = {}
+    for cell in cells[cells["status"] != "ok"].itertuples():
+        shown = REFERENCES.get(str(cell.name), str(cell.label))
+        where = f"{shown} on {cell.recipe}" if several_recipes else shown
+        by_method = found.setdefault((str(cell.status), str(cell.reason)), {})
+        by_method.setdefault(where, []).append(int(cell.seed))  # type: ignore[arg-type]
+    return tuple(
+        Reason(status, text, tuple((where, tuple(sorted(seeds)))
+                                   for where, seeds in by_method.items()))
+        for (status, text), by_method in found.items()
+    )
+
+
+def _typed(rows: pd.DataFrame) -> pd.DataFrame:
+    counts = [name for name in rows.columns if name.startswith("n_")]
+    return rows.astype(dict.fromkeys(counts, "int64"))

@@ -1,0 +1,113 @@
+"""Recipes: how originals, retrained models and shadows are trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .errors import UnknownNameError
+from .registry import METHODS
+from .spec_string import format_spec, parse_spec
+from .unlearner import Unlearner
+
+PLAIN = "plain"
+
+
+class TrainingSettings(BaseModel):
+    """Settings of the training loop, shared by all recipes of a sweep.
+
+    Attributes:
+        epochs: Passes over the training set.
+        batch_size: Examples a step.
+        optimizer: `sgd` (Nesterov momentum) or `adamw`.
+        lr: Peak step size.
+        momentum: Of SGD.
+        weight_decay: Applied to all parameters.
+        schedule: `cosine` after a linear warm-up, or `constant`.
+        warmup_frac: Share of the steps spent warming up.
+        label_smoothing: Of the cross-entropy.
+        augment: Random crop and flip, as the dataset allows.
+        clip_norm: Largest norm of the gradient; None for no limit.
+        precision: `fp32`, or `bf16` autocast while training. Evaluation is always fp32.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    epochs: Annotated[int, Field(ge=1)] = 30
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_frac: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    augment: bool = True
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Training settings, and the penalty of a method where there is one.
+
+    Attributes:
+        name: `plain`, or the penalty's recipe name with the parameters that differ from default.
+        settings: Settings of the training loop.
+        penalty: Method whose `training_penalty` is added to the loss, or None.
+    """
+
+    name: str
+    settings: TrainingSettings
+    penalty: Unlearner | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """All that determines a model trained with this recipe, apart from data and seed."""
+        described: dict[str, Any] = self.settings.model_dump(mode="json")
+        if self.penalty is not None:
+            fields = {key: self.penalty.params[key] for key in self.penalty.penalty_fields}
+            described["penalty"] = {
+                "method": self.penalty.name, "version": self.penalty.penalty_version, **fields
+            }
+        return described
+
+
+def recipe_of(method: Unlearner, settings: TrainingSettings) -> Recipe:
+    """The recipe that a method asks for: its own penalty's, or plain."""
+    if method.recipe is None:
+        return Recipe(PLAIN, settings)
+    own = {key: method.params[key] for key in method.penalty_fields}
+    return _penalised(method.recipe, type(method), own, settings)
+
+
+def create_recipe(text: str, settings: TrainingSettings) -> Recipe:
+    """Build a recipe from `plain` or `name[key=value,…]`, e.g. `orthogonal[ortho_lambda=0.01]`.
+
+    Raises:
+        InputError: If no method makes a recipe of that name, or a parameter is wrong.
+    """
+    spec = parse_spec(text, "recipe")
+    if spec.name == PLAIN and not spec.params:
+        return Recipe(PLAIN, settings)
+    makers = {cls.recipe: cls for cls in METHODS.classes() if cls.recipe is not None}
+    if spec.name not in makers:
+        raise UnknownNameError("recipe", spec.name, [PLAIN, *makers])
+    maker = makers[spec.name]
+    unknown = set(spec.params) - maker.penalty_fields
+    if unknown:
+        raise UnknownNameError(
+            f"parameter of recipe `{spec.name}`:", sorted(unknown)[0], maker.penalty_fields
+        )
+    return _penalised(spec.name, maker, spec.params, settings)
+
+
+def _penalised(
+    name: str, maker: type[Unlearner], fields: dict[str, Any], settings: TrainingSettings
+) -> Recipe:
+    """Build the penalty with nothing but the fields that it depends on."""
+    penalty = maker.create(fields)
+    default = {key: penalty.model_fields[key].default for key in maker.penalty_fields}
+    changed = {k: v for k, v in penalty.params.items() if k in fields and v != default[k]}
+    return Recipe(format_spec(name, changed), settings, penalty)

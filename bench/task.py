@@ -1,0 +1,195 @@
+"""What a method sees of a cell: the request, the sets that it declared, and tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .batches import Batch, ExampleSet
+from .errors import UndeclaredNeedError
+from .evaluate import accuracy, logits
+from .layers import Layer, find_layers
+from .modelspec import ModelSpec
+from .models import build_model
+from .recipe import Recipe
+from .training import Loss, cross_entropy, fit, make_optimizer, train_recipe
+
+
+class UnlearningTask:
+    """One forget request on one original, as a method sees it.
+
+    Sets that the method did not declare are not in here at all. The test set never is.
+
+    Attributes:
+        model_spec: Architecture of the original.
+        recipe: How the original was trained.
+        forget_classes: The classes to forget, if the forget set is whole classes; else empty.
+        forget_size: Number of examples in the forget set; 0 in `prepare`.
+        retain_size: Number of examples in the retain set.
+        validation_size: Number of examples held out for validation.
+        num_classes: Number of outputs of the model.
+        image_shape: Channels, height, width.
+        device: Where model and images live.
+        rng: The only source of randomness, a CPU generator. Global random state is seeded from
+            it for library code, and restored afterwards.
+        prepared: What `prepare` returned for this original; empty if nothing.
+        served: Examples served so far, by role, repeats counted.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: str,
+        sets: Mapping[str, ExampleSet],
+        model_spec: ModelSpec,
+        recipe: Recipe,
+        forget_classes: tuple[int, ...],
+        forget_size: int,
+        retain_size: int,
+        validation_size: int,
+        num_classes: int,
+        image_shape: tuple[int, int, int],
+        device: torch.device,
+        rng: torch.Generator,
+        served: dict[str, int],
+        prepared: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.model_spec, self.recipe = model_spec, recipe
+        self.forget_classes = forget_classes
+        self.forget_size, self.retain_size = forget_size, retain_size
+        self.validation_size = validation_size
+        self.num_classes, self.image_shape = num_classes, image_shape
+        self.device, self.rng, self.served = device, rng, served
+        self.prepared: Mapping[str, Tensor] = prepared or {}
+        self.info: dict[str, Any] = {}
+        self._method, self._sets = method, dict(sets)
+
+    # --- example sets -----------------------------------------------------------------------
+
+    @property
+    def forget(self) -> ExampleSet:
+        """The forget set; needs `"forget"`."""
+        return self._set("forget")
+
+    @property
+    def retain(self) -> ExampleSet:
+        """The retain set; needs `"retain"`."""
+        return self._set("retain")
+
+    @property
+    def validation(self) -> ExampleSet:
+        """Images of all classes held out of the training set; needs `"validation"`."""
+        return self._set("validation")
+
+    @property
+    def training(self) -> ExampleSet:
+        """The whole training set, in `prepare` only; needs `"training"`."""
+        return self._set("training")
+
+    def _set(self, role: str) -> ExampleSet:
+        if role not in self._sets:
+            where = " in `prepare`" if role == "training" else ""
+            raise UndeclaredNeedError(
+                f"method `{self._method}` touched the {role} set, which is withheld; "
+                f'declare `needs` with "{role}" to open it{where}.'
+            )
+        return self._sets[role]
+
+    # --- tools ------------------------------------------------------------------------------
+
+    def fresh_model(self) -> nn.Module:
+        """A newly initialised model of the original's architecture."""
+        seed = int(torch.randint(0, 2**62, (), generator=self.rng))
+        model = build_model(self.model_spec, self.num_classes, self.image_shape, seed)
+        return model.to(self.device).eval()
+
+    def train(self, model: nn.Module, examples: ExampleSet) -> nn.Module:
+        """Train a fresh model with the original's recipe, penalty included."""
+        return train_recipe(model, examples, self.recipe)
+
+    def optimizer(
+        self,
+        model: nn.Module,
+        *,
+        lr: float,
+        name: Literal["sgd", "adamw"] | None = None,
+        momentum: float | None = None,
+        weight_decay: float | None = None,
+    ) -> torch.optim.Optimizer:
+        """An optimiser over the trainable parameters; what is not given is the recipe's."""
+        settings = self.recipe.settings
+        return make_optimizer(
+            model, lr=lr, name=name or settings.optimizer,
+            momentum=settings.momentum if momentum is None else momentum,
+            weight_decay=settings.weight_decay if weight_decay is None else weight_decay,
+        )
+
+    def fit(
+        self,
+        model: nn.Module,
+        examples: ExampleSet,
+        optimizer: torch.optim.Optimizer,
+        *,
+        epochs: int = 1,
+        loss: Loss | None = None,
+        batch_size: int | None = None,
+        schedule: Literal["cosine", "constant"] = "constant",
+        batch_norm: Literal["train", "eval"] = "train",
+        clip_norm: float | None = None,
+    ) -> float:
+        """Minimise a loss over a set of examples; see `training.fit`.
+
+        The loss defaults to the recipe's cross-entropy; its penalty is not added, since a method
+        that repairs an original edits it, not its recipe.
+
+        Returns:
+            Mean loss of the last epoch.
+        """
+        settings = self.recipe.settings
+        return fit(
+            model, examples, optimizer, epochs=epochs,
+            loss=loss or cross_entropy(settings.label_smoothing), batch_size=batch_size,
+            schedule=schedule, batch_norm=batch_norm, clip_norm=clip_norm,
+            precision=settings.precision,
+        )
+
+    def accuracy(self, model: nn.Module, examples: ExampleSet) -> float:
+        """Share of the examples that the model classifies correctly, in eval mode."""
+        return accuracy(model, examples)
+
+    def logits(self, model: nn.Module, examples: ExampleSet) -> Tensor:
+        """Logits of the examples in order, `(N, C)` float32, in eval mode."""
+        return logits(model, examples)
+
+    def layers(self, model: nn.Module) -> list[Layer]:
+        """Convolutions and linear layers in running order, each with its norm and activation."""
+        return find_layers(model, self.blank_batch().images)
+
+    def blank_batch(self, size: int = 1) -> Batch:
+        """Images of zeros with label 0: for tracing shapes, not an example of anything."""
+        images = torch.zeros(size, *self.image_shape, device=self.device)
+        zeros = torch.zeros(size, dtype=torch.int64, device=self.device)
+        return Batch(images, zeros, zeros)
+
+    def report(self, **values: float | int | str | bool) -> None:
+        """Note what the method chose (e.g. searched values); goes into the record."""
+        self.info |= values
+
+
+@contextmanager
+def quiet_randomness(rng: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Seed the global generators from `rng` inside, and restore them after.
+
+    Library code, such as dropout, draws from the global generators; a method's result must
+    depend on its own seed only, and the caller's random state must not move.
+    """
+    devices = [device] if device.type == "cuda" else []
+    seed = int(torch.randint(0, 2**62, (), generator=rng))
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+

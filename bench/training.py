@@ -1,0 +1,158 @@
+"""The training loop: originals, retrained models, and every unlearning method that descends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .batches import Batch, ExampleSet
+from .errors import DivergedError
+from .recipe import Recipe, TrainingSettings
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+
+
+def cross_entropy(label_smoothing: float = 0.0) -> Loss:
+    """Mean cross-entropy of a batch."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        return nn.functional.cross_entropy(
+            model(batch.images), batch.labels, label_smoothing=label_smoothing
+        )
+
+    return loss
+
+
+def make_optimizer(
+    model: nn.Module,
+    *,
+    name: Literal["sgd", "adamw"],
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+) -> torch.optim.Optimizer:
+    """Build SGD with Nesterov momentum, or AdamW, over the trainable parameters."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
+    )
+
+
+def fit(
+    model: nn.Module,
+    examples: ExampleSet,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epochs: int,
+    loss: Loss,
+    batch_size: int | None = None,
+    schedule: Literal["cosine", "constant"] = "constant",
+    warmup_frac: float = 0.0,
+    batch_norm: Literal["train", "eval"] = "train",
+    clip_norm: float | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> float:
+    """Minimise a loss over a set of examples.
+
+    Args:
+        model: Trained in place; left in eval mode.
+        examples: What to iterate over.
+        optimizer: Its step sizes are the peaks of the schedule.
+        epochs: Passes over the examples.
+        loss: Takes model and batch, returns a scalar tensor.
+        batch_size: Examples a step; default is the recipe's.
+        schedule: `cosine` to zero after a linear warm-up, or `constant`.
+        warmup_frac: Share of all steps for the warm-up.
+        batch_norm: `eval` keeps running statistics (and dropout off) during the steps.
+        clip_norm: Largest norm of the gradient of a step.
+        precision: `bf16` runs the forward pass under autocast.
+
+    Returns:
+        Mean loss of the last epoch.
+
+    Raises:
+        DivergedError: If the loss of an epoch is not finite.
+    """
+    size = batch_size or examples.batch_size
+    total = epochs * math.ceil(len(examples) / size)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    device_type = examples.ids.device.type
+    mean_loss = 0.0
+    step = 0
+    for epoch in range(epochs):
+        model.train(batch_norm == "train")
+        losses: list[Tensor] = []
+        for batch in examples.batches(size, training=True):
+            scale = _scale(schedule, warmup_frac, step, total)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * scale
+            with torch.autocast(device_type, torch.bfloat16, enabled=precision == "bf16"):
+                value = loss(model, batch)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            if clip_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+            optimizer.step()
+            losses.append(value.detach())
+            step += 1
+        if losses:
+            mean_loss = float(torch.stack(losses).float().mean())
+        if not math.isfinite(mean_loss):
+            raise DivergedError(f"the loss became {mean_loss} in epoch {epoch + 1}.")
+    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+        group["lr"] = peak
+    optimizer.zero_grad(set_to_none=True)
+    model.eval()
+    return mean_loss
+
+
+def train_recipe(model: nn.Module, examples: ExampleSet, recipe: Recipe) -> nn.Module:
+    """Train a fresh model as the recipe says, penalty included."""
+    settings: TrainingSettings = recipe.settings
+    plain = cross_entropy(settings.label_smoothing)
+    penalty = recipe.penalty
+
+    def penalised(model: nn.Module, batch: Batch) -> Tensor:
+        assert penalty is not None
+        with torch.autocast(batch.images.device.type, enabled=False):
+            extra = penalty.training_penalty(model)
+        return plain(model, batch) + extra
+
+    optimizer = make_optimizer(
+        model, name=settings.optimizer, lr=settings.lr, momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    fit(
+        model, examples, optimizer, epochs=settings.epochs,
+        loss=plain if penalty is None else penalised, batch_size=settings.batch_size,
+        schedule=settings.schedule, warmup_frac=settings.warmup_frac,
+        clip_norm=settings.clip_norm, precision=settings.precision,
+    )
+    return model
+
+
+def check_finite(model: nn.Module) -> None:
+    """Refuse a model with weights or buffers that are not finite.
+
+    Raises:
+        DivergedError: Naming the first such tensor.
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DivergedError(f"`{name}` has values that are not finite.")
+
+
+def _scale(schedule: str, warmup_frac: float, step: int, total: int) -> float:
+    """Factor of the peak step size at a step."""
+    warmup = warmup_frac * total
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
