@@ -22,6 +22,7 @@ from .errors import (
 from .ranges import Range
 from .record import Record, read_records
 from .registry import DATASETS, METHODS
+from .taskinfo import TaskInfo
 from .unlearner import Unlearner
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ __all__ = [
     "Range",
     "Record",
     "StoreError",
+    "TaskInfo",
     "UndeclaredNeedError",
     "UnknownNameError",
     "UnlearnBenchError",

@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
+from .errors import DataError, PluginError
 from .keys import content_key, digest_bytes
 from .plugin import Plugin
 
@@ -82,13 +82,23 @@ class ImageData:
     @cached_property
     def digest(self) -> str:
         """Content hash of everything above; part of the key of all that is made from it."""
-        arrays = [self.train_images, self.train_labels, self.test_images, self.test_labels]
+        arrays: list[NDArray[Any]] = [
+            self.train_images,
+            self.train_labels,
+            self.test_images,
+            self.test_labels,
+        ]
         if self.coarse_labels is not None:
             arrays.append(self.coarse_labels)
         return content_key(
             "data",
-            arrays=[[list(a.shape), digest_bytes(memoryview(np.ascontiguousarray(a)).cast("B"))]
-                    for a in arrays],
+            arrays=[
+                [
+                    list(a.shape),
+                    digest_bytes(np.ascontiguousarray(a).reshape(-1).view(np.uint8).data),
+                ]
+                for a in arrays
+            ],
             class_names=self.class_names,
             mean=self.mean,
             std=self.std,
@@ -121,3 +131,14 @@ class Dataset(Plugin, ABC):
         Raises:
             DataError: If the data are absent and cannot be fetched, or are damaged.
         """
+
+
+def check_dataset(dataset: type[Dataset]) -> None:
+    """Refuse a dataset class that leaves out what listings show.
+
+    Raises:
+        PluginError: One sentence that says what to add.
+    """
+    for attribute in ("name", "reference", "about"):
+        if not isinstance(getattr(dataset, attribute, None), str):
+            raise PluginError(f"dataset class `{dataset.__name__}` needs `{attribute}`, a text.")

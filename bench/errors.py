@@ -34,6 +34,9 @@ class InputError(UnlearnBenchError, ValueError):
     def __str__(self) -> str:
         return "\n".join(self.sentences)
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, ...]]:
+        return InputError, self.sentences  # subclasses take other arguments
+
 
 class UnknownNameError(InputError, KeyError):
     """A name that is not known; says which one was probably meant and which there are."""

@@ -24,8 +24,8 @@ REFERENCES = {"identity": "original (identity)", "retrain": "retrained"}
 NOISE_FLOOR = "retrained, other seed"
 NOT_RUN = "not run"
 
-_NUMBERS = (*METRICS, *(f"gap_{name}" for name in METRICS), "tow", *TIMES)
-_SINGULAR = {"ok": "ok", "failed": "failed", "skipped": "not applicable"}
+_SCORES = (*METRICS, *(f"gap_{name}" for name in METRICS), "tow")
+_WORDS = {"ok": "ok", "failed": "failed", "skipped": "not applicable"}
 
 
 class Reason(NamedTuple):
@@ -34,12 +34,12 @@ class Reason(NamedTuple):
     Attributes:
         status: `failed` or `skipped`.
         text: The reason, on one line.
-        cells: Row label and its seeds, in order of first appearance.
+        cells: Row label, recipe and seeds, in order of first appearance.
     """
 
     status: str
     text: str
-    cells: tuple[tuple[str, tuple[int, ...]], ...]
+    cells: tuple[tuple[str, str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +74,11 @@ class Table:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The accuracies that this scenario has; whole classes have two more."""
-        return tuple(name for name in METRICS if self.rows[f"{name}_mean"].notna().any()
-                     or name in METRICS[:3])
+        return tuple(
+            name
+            for name in METRICS
+            if self.rows[f"{name}_mean"].notna().any() or name in METRICS[:3]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +102,7 @@ class Leaderboard:
             part = table.rows.copy()
             for place, name in enumerate(("dataset", "model", "scenario")):
                 part.insert(place, name, getattr(table, name))
+            part["peak_memory_bytes"] = part["peak_memory_bytes"].astype("Int64")
             parts.append(part)
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
@@ -112,8 +116,9 @@ def build(records: Sequence[Record]) -> Leaderboard:
     environment: dict[str, dict[str, None]] = {}
     for record in records:
         for key, value in record.environment.items():
-            if value is not None:
-                environment.setdefault(key, {})[_text(value)] = None
+            text = _hardware(record) if key == "hardware" else _text(value)
+            if text and value is not None:
+                environment.setdefault(key, {})[text] = None
     return Leaderboard(
         tables=[_table(*task, group) for task, group in tasks.items()],
         environment={key: tuple(values) for key, values in environment.items()},
@@ -122,20 +127,20 @@ def build(records: Sequence[Record]) -> Leaderboard:
 
 
 def _table(dataset: str, model: str, scenario: str, records: list[Record]) -> Table:
-    cells = _cells(records)
-    cells = _with_retrained(cells)
+    cells = _with_retrained(_cells(records))
     recipes = tuple(dict.fromkeys(cells["recipe"]))
     ok = cells[cells["status"] == "ok"]
     rows = [row for recipe in recipes for row in _reference_rows(recipe, cells)]
     methods = cells[~cells["name"].isin(list(REFERENCES))]
-    rows += [_row(group, "method")
-             for _, group in methods.groupby(["recipe", "label"], sort=False)]
+    rows += [_row(group, "method") for _, group in methods.groupby(["recipe", "label"], sort=False)]
     return Table(
         title=f"{dataset} · {model} · {scenario}",
-        dataset=dataset, model=model, scenario=scenario,
+        dataset=dataset,
+        model=model,
+        scenario=scenario,
         rows=_typed(pd.DataFrame(rows)),
         costs=pd.DataFrame([_recipe_cost(recipe, ok) for recipe in recipes]),
-        reasons=_reasons(cells, several_recipes=len(recipes) > 1),
+        reasons=_reasons(cells),
         recipes=recipes,
         seeds=tuple(sorted({record.seed for record in records})),
         hardware=tuple(dict.fromkeys(name for name in ok["hardware"] if name)),
@@ -144,25 +149,28 @@ def _table(dataset: str, model: str, scenario: str, records: list[Record]) -> Ta
 
 def _cells(records: list[Record]) -> pd.DataFrame:
     """One row per cell: what it was, and every number that the leaderboard uses."""
+    nan = float("nan")
     recipes = _labels((r.recipe, r.training) for r in records)
     methods = _labels((r.method, r.hyperparameters) for r in records)
-    return pd.DataFrame([
-        {
-            "recipe": recipes(r.recipe, r.training),
-            "name": r.method,
-            "label": methods(r.method, r.hyperparameters),
-            "variant": _text(r.hyperparameters),
-            "seed": r.seed,
-            "request": r.forget_request,
-            "status": r.status,
-            "reason": " ".join((r.reason or "").split()),
-            "hardware": _text(r.environment.get("hardware") or ""),
-            **{key: r.metrics.get(key, r.times.get(key, float("nan"))) for key in _NUMBERS},
-            "peak_memory_bytes": float("nan") if r.peak_memory_bytes is None
-                                 else float(r.peak_memory_bytes),
-        }
-        for r in records
-    ])
+    return pd.DataFrame(
+        [
+            {
+                "recipe": recipes(r.recipe, r.training),
+                "name": r.method,
+                "label": methods(r.method, r.hyperparameters),
+                "variant": _text(r.hyperparameters),
+                "seed": r.seed,
+                "request": r.forget_request,
+                "status": r.status,
+                "reason": " ".join((r.reason or "").split()),
+                "hardware": _hardware(r),
+                **{name: r.metrics.get(name, nan) for name in _SCORES},
+                **{name: r.times.get(name, nan) for name in TIMES},
+                "peak_memory_bytes": float(r.peak_memory_bytes or nan),
+            }
+            for r in records
+        ]
+    )
 
 
 def _labels(named: Iterable[tuple[str, dict[str, Any]]]) -> Callable[[str, dict[str, Any]], str]:
@@ -174,8 +182,11 @@ def _labels(named: Iterable[tuple[str, dict[str, Any]]]) -> Callable[[str, dict[
             variants.setdefault(name, []).append({k: _text(v) for k, v in params.items()})
 
     def label(name: str, params: dict[str, Any]) -> str:
-        differing = {key: value for key, value in params.items()
-                     if any(other.get(key) != _text(value) for other in variants[name])}
+        differing = {
+            key: value
+            for key, value in params.items()
+            if any(other.get(key) != _text(value) for other in variants[name])
+        }
         return format_spec(name, differing)
 
     return label
@@ -183,6 +194,11 @@ def _labels(named: Iterable[tuple[str, dict[str, Any]]]) -> Callable[[str, dict[
 
 def _text(value: Any) -> str:  # noqa: ANN401
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _hardware(record: Record) -> str:
+    # several machines are joined by semicolons, so that one has none
+    return _text(record.environment.get("hardware") or "").replace(";", ",")
 
 
 def _with_retrained(cells: pd.DataFrame) -> pd.DataFrame:
@@ -199,10 +215,17 @@ def _reference_rows(recipe: str, cells: pd.DataFrame) -> list[dict[str, Any]]:
     of_recipe = cells[cells["recipe"] == recipe]
     for name, label in REFERENCES.items():
         groups = of_recipe[of_recipe["name"] == name].groupby("label", sort=False)
-        found = [{**_row(group, "reference"), "method": str(shown).replace(name, label, 1)}
-                 for shown, group in groups]
+        found = [
+            {**_row(group, "reference"), "method": _shown(name, str(variant))}
+            for variant, group in groups
+        ]
         rows += found or [_empty_row(recipe, name, label, "reference", NOT_RUN)]
     return [*rows, _noise_floor(recipe, of_recipe)]
+
+
+def _shown(name: str, variant: str) -> str:
+    """The name of a row: references have names of their own."""
+    return REFERENCES.get(name, name) + variant.removeprefix(name)
 
 
 def _row(group: pd.DataFrame, kind: str) -> dict[str, Any]:
@@ -210,37 +233,50 @@ def _row(group: pd.DataFrame, kind: str) -> dict[str, Any]:
     first = group.iloc[0]
     ok = group[group["status"] == "ok"]
     hardware = list(dict.fromkeys(name for name in ok["hardware"] if name))
-    counts = {status: int((group["status"] == status).sum()) for status in _SINGULAR}
+    counts = {status: int((group["status"] == status).sum()) for status in _WORDS}
     row = _empty_row(first["recipe"], first["name"], first["label"], kind, _status(counts))
     row.update({f"n_{status}": count for status, count in counts.items()})
     row["hyperparameters"] = max(group["variant"], key=len)
     row["seeds"] = " ".join(str(seed) for seed in sorted(ok["seed"]))
     row["hardware"] = "; ".join(hardware)
-    for name in METRICS:
-        row[f"{name}_mean"], row[f"{name}_std"] = ok[name].mean(), ok[name].std()
-        row[f"{name}_retrained"] = ok[f"{name}_retrained"].mean()
-        row[f"gap_{name}"], row[f"gap_{name}_std"] = ok[f"gap_{name}"].mean(), ok[
-            f"gap_{name}"].std()
-    row["tow_mean"], row["tow_std"] = ok["tow"].mean(), ok["tow"].std()
     # a mean of times from different machines is a time of no machine
+    numbers = _SCORES if len(hardware) > 1 else (*_SCORES, *TIMES)
+    for name in numbers:
+        mean, std = _columns(name)
+        row[mean], row[std] = ok[name].mean(), ok[name].std()
+    for name in METRICS:
+        row[f"{name}_retrained"] = ok[f"{name}_retrained"].mean()
     if len(hardware) <= 1:
-        for name in TIMES:
-            row[f"{name}_mean"], row[f"{name}_std"] = ok[name].mean(), ok[name].std()
         row["peak_memory_bytes"] = ok["peak_memory_bytes"].max()
     return row
+
+
+def _columns(name: str) -> tuple[str, str]:
+    """Column names of mean and spread; a gap is a mean already by its name."""
+    return (name if name.startswith("gap_") else f"{name}_mean"), f"{name}_std"
 
 
 def _empty_row(recipe: str, name: str, label: str, kind: str, status: str) -> dict[str, Any]:
     """A row in which no number is known, with its columns in their final order."""
     nan = float("nan")
-    row: dict[str, Any] = {"recipe": recipe, "method": label, "name": name, "kind": kind,
-                           "hyperparameters": "", "status": status, "seeds": "",
-                           "n_ok": 0, "n_failed": 0, "n_skipped": 0, "n_pairs": 0}
+    row: dict[str, Any] = {
+        "recipe": recipe,
+        "method": label,
+        "name": name,
+        "kind": kind,
+        "hyperparameters": "",
+        "status": status,
+        "seeds": "",
+        "n_ok": 0,
+        "n_failed": 0,
+        "n_skipped": 0,
+        "n_pairs": 0,
+    }
     for metric in METRICS:
-        row |= {f"{metric}_mean": nan, f"{metric}_std": nan, f"{metric}_retrained": nan,
-                f"gap_{metric}": nan, f"gap_{metric}_std": nan}
+        names = (*_columns(metric), f"{metric}_retrained", *_columns(f"gap_{metric}"))
+        row |= dict.fromkeys(names, nan)
     for number in ("tow", *TIMES):
-        row |= {f"{number}_mean": nan, f"{number}_std": nan}
+        row |= dict.fromkeys(_columns(number), nan)
     return row | {"peak_memory_bytes": nan, "hardware": ""}
 
 
@@ -248,8 +284,8 @@ def _status(counts: dict[str, int]) -> str:
     """`3 ok`, `2 ok, 1 failed`, or `not applicable` where every cell was skipped."""
     shown = {status: count for status, count in counts.items() if count}
     if list(shown) == ["skipped"]:
-        return _SINGULAR["skipped"]
-    return ", ".join(f"{count} {_SINGULAR[status]}" for status, count in shown.items())
+        return _WORDS["skipped"]
+    return ", ".join(f"{count} {_WORDS[status]}" for status, count in shown.items())
 
 
 def _noise_floor(recipe: str, cells: pd.DataFrame) -> dict[str, Any]:
@@ -282,21 +318,29 @@ def _recipe_cost(recipe: str, ok: pd.DataFrame) -> dict[str, Any]:
     timed = cells.dropna(subset=["original_s"]).drop_duplicates("seed")
     hardware = list(dict.fromkeys(name for name in timed["hardware"] if name))
     seconds = timed["original_s"] if len(hardware) <= 1 else timed["original_s"].iloc[:0]
-    return {"recipe": recipe, "n": len(accuracy), "hardware": "; ".join(hardware),
-            "test_acc_mean": accuracy.mean(), "test_acc_std": accuracy.std(),
-            "original_s_mean": seconds.mean(), "original_s_std": seconds.std()}
+    return {
+        "recipe": recipe,
+        "n": len(accuracy),
+        "hardware": "; ".join(hardware),
+        "test_acc_mean": accuracy.mean(),
+        "test_acc_std": accuracy.std(),
+        "original_s_mean": seconds.mean(),
+        "original_s_std": seconds.std(),
+    }
 
 
-def _reasons(cells: pd.DataFrame, *, several_recipes: bool) -> tuple[Reason, ...]:
-    found: dict[tuple[str, str], dict[str, list[int]]] = {}
-    for cell in cells[cells["status"] != "ok"].itertuples():
-        shown = REFERENCES.get(str(cell.name), str(cell.label))
-        where = f"{shown} on {cell.recipe}" if several_recipes else shown
-        by_method = found.setdefault((str(cell.status), str(cell.reason)), {})
-        by_method.setdefault(where, []).append(int(cell.seed))  # type: ignore[arg-type]
+def _reasons(cells: pd.DataFrame) -> tuple[Reason, ...]:
+    found: dict[tuple[str, str], dict[tuple[str, str], list[int]]] = {}
+    for cell in cells[cells["status"] != "ok"].to_dict("records"):
+        where = (_shown(cell["name"], cell["label"]), cell["recipe"])
+        by_method = found.setdefault((cell["status"], cell["reason"]), {})
+        by_method.setdefault(where, []).append(int(cell["seed"]))
     return tuple(
-        Reason(status, text, tuple((where, tuple(sorted(seeds)))
-                                   for where, seeds in by_method.items()))
+        Reason(
+            status,
+            text,
+            tuple((*where, tuple(sorted(seeds))) for where, seeds in by_method.items()),
+        )
         for (status, text), by_method in found.items()
     )
 

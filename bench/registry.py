@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from .dataset import Dataset
+from .dataset import Dataset, check_dataset
 from .errors import InputError, PluginError, UnknownNameError
 from .keys import digest_bytes
 from .plugin import Plugin
@@ -96,7 +96,7 @@ class Registry(Generic[P]):
         """Return the class of that name.
 
         Raises:
-            PluginError: If it belongs to a plug-in that could not be loaded.
+            InputError: If it belongs to a plug-in that could not be loaded.
             UnknownNameError: If there is none.
         """
         self._scan()
@@ -126,8 +126,8 @@ class Registry(Generic[P]):
         for entry in importlib.metadata.entry_points(group=self.room):
             try:
                 self._add_entry_point(entry)
-            except Exception as error:  # somebody else's code may raise anything
-                self.broken[entry.name] = f"{type(error).__name__}: {error}".rstrip(".")
+            except (Exception, SystemExit) as error:  # somebody else's code may raise anything
+                self.broken[entry.name] = _describe(error)
 
     def _add_entry_point(self, entry: importlib.metadata.EntryPoint) -> None:
         loaded = entry.load()
@@ -142,10 +142,16 @@ class Registry(Generic[P]):
 
 
 METHODS: Registry[Unlearner] = Registry(
-    "method", Unlearner, "unlearnbench.methods", check_declaration  # type: ignore[type-abstract]
+    "method",
+    Unlearner,  # type: ignore[type-abstract]
+    "unlearnbench.methods",
+    check_declaration,
 )
 DATASETS: Registry[Dataset] = Registry(
-    "dataset", Dataset, "unlearnbench.datasets"  # type: ignore[type-abstract]
+    "dataset",
+    Dataset,  # type: ignore[type-abstract]
+    "unlearnbench.datasets",
+    check_dataset,
 )
 
 
@@ -167,16 +173,21 @@ def load_plugin_files(paths: Iterable[str | Path]) -> None:
         if spec is None or spec.loader is None:
             raise InputError(f"plug-in file `{path}` is not a Python file.")
         module = importlib.util.module_from_spec(spec)
+        METHODS.names(), DATASETS.names()  # ours first, so that a clash names the newcomer
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-            METHODS.names(), DATASETS.names()  # ours first, so that a clash names the newcomer
             added = METHODS.add_module(module, str(path)) + DATASETS.add_module(module, str(path))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
-            what = str(error) if isinstance(error, PluginError) else (
-                f"{type(error).__name__}: {error}"
-            )
-            raise InputError(f"cannot load plug-in file `{path}`: {what.rstrip('.')}.") from error
+            raise InputError(f"cannot load plug-in file `{path}`: {_describe(error)}.") from error
         if not added:
+            del sys.modules[name]
             raise InputError(f"plug-in file `{path}` defines no method and no dataset.")
+
+
+def _describe(error: BaseException) -> str:
+    """Write an error on one line, without a full stop; ours need no type in front."""
+    text = " ".join(str(error).split())
+    ours = isinstance(error, PluginError)
+    return (text if ours else f"{type(error).__name__}: {text}").rstrip(".: ")

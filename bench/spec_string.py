@@ -62,11 +62,11 @@ def parse_spec(text: str | Mapping[str, Any], kind: str = "name") -> Spec:
 def split_specs(text: str) -> list[str]:
     """Split a comma-separated list of specs, leaving commas inside brackets alone."""
     parts, depth, start = [], 0, 0
-    for position, character in enumerate(text):
-        depth += (character == "[") - (character == "]")
-        if character == "," and depth == 0:
-            parts.append(text[start:position])
-            start = position + 1
+    for token in re.finditer(r"\"(?:\\.|[^\"\\])*\"|'[^']*'|[\[\],]", text):
+        depth += (token[0] == "[") - (token[0] == "]")
+        if token[0] == "," and depth == 0:
+            parts.append(text[start : token.start()])
+            start = token.end()
     parts.append(text[start:])
     return [part.strip() for part in parts if part.strip()]
 
@@ -81,10 +81,18 @@ def format_spec(name: str, params: Mapping[str, Any]) -> str:
 
 def _format_value(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.\-]*", value):
-        return value
+        # the text "true" or "inf" would come back as a truth value or a number
+        return _quote(value) if _NUMBER_OR_WORD.fullmatch(value) else value
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_quote(k)}={_format_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(_format_value(item) for item in value) + "]"
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _quote(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _quote(text: str) -> str:
+    """Write a TOML string: JSON's, but for the one character that only TOML wants escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _quote_words(body: str) -> str:
@@ -105,7 +113,7 @@ def _quote_words(body: str) -> str:
             expects_value = depth > 0
         elif token.strip() and expects_value and token[0] not in "\"'{}":
             if not _NUMBER_OR_WORD.fullmatch(token):
-                token = json.dumps(token)
+                token = _quote(token)
             expects_value = depth > 0
         out.append(token)
     return "".join(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any, Literal
 
 import torch
@@ -13,59 +14,49 @@ from .batches import Batch, ExampleSet
 from .errors import UndeclaredNeedError
 from .evaluate import accuracy, logits
 from .layers import Layer, find_layers
-from .modelspec import ModelSpec
 from .models import build_model
-from .recipe import Recipe
+from .taskinfo import TaskInfo
 from .training import Loss, cross_entropy, fit, make_optimizer, train_recipe
 
 
-class UnlearningTask:
+class UnlearningTask(TaskInfo):
     """One forget request on one original, as a method sees it.
 
     Sets that the method did not declare are not in here at all. The test set never is.
 
+    Args:
+        info: The facts of the task; its attributes are the task's.
+        method: Name of the method, for messages.
+        sets: The sets that are open to it, by role.
+        device: See below.
+        rng: See below.
+        served: See below.
+        prepared: See below.
+
     Attributes:
-        model_spec: Architecture of the original.
-        recipe: How the original was trained.
-        forget_classes: The classes to forget, if the forget set is whole classes; else empty.
-        forget_size: Number of examples in the forget set; 0 in `prepare`.
-        retain_size: Number of examples in the retain set.
-        validation_size: Number of examples held out for validation.
-        num_classes: Number of outputs of the model.
-        image_shape: Channels, height, width.
         device: Where model and images live.
         rng: The only source of randomness, a CPU generator. Global random state is seeded from
             it for library code, and restored afterwards.
         prepared: What `prepare` returned for this original; empty if nothing.
         served: Examples served so far, by role, repeats counted.
+        reported: What the method noted of itself.
     """
 
     def __init__(
         self,
+        info: TaskInfo,
         *,
         method: str,
         sets: Mapping[str, ExampleSet],
-        model_spec: ModelSpec,
-        recipe: Recipe,
-        forget_classes: tuple[int, ...],
-        forget_size: int,
-        retain_size: int,
-        validation_size: int,
-        num_classes: int,
-        image_shape: tuple[int, int, int],
         device: torch.device,
         rng: torch.Generator,
         served: dict[str, int],
         prepared: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.model_spec, self.recipe = model_spec, recipe
-        self.forget_classes = forget_classes
-        self.forget_size, self.retain_size = forget_size, retain_size
-        self.validation_size = validation_size
-        self.num_classes, self.image_shape = num_classes, image_shape
+        super().__init__(**{f.name: getattr(info, f.name) for f in fields(TaskInfo)})
         self.device, self.rng, self.served = device, rng, served
         self.prepared: Mapping[str, Tensor] = prepared or {}
-        self.info: dict[str, Any] = {}
+        self.reported: dict[str, Any] = {}
         self._method, self._sets = method, dict(sets)
 
     # --- example sets -----------------------------------------------------------------------
@@ -177,7 +168,7 @@ class UnlearningTask:
 
     def report(self, **values: float | int | str | bool) -> None:
         """Note what the method chose (e.g. searched values); goes into the record."""
-        self.info |= values
+        self.reported |= values
 
 
 @contextmanager

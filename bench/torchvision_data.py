@@ -125,8 +125,8 @@ def _fetch(name: str, source: Callable[..., Any], files: TorchvisionFiles, root:
         try:
             with _stdout_to_stderr(), _socket_timeout(_SILENCE_S):
                 source(str(staging), train=True, download=True)
-            if _missing(name, files, staging):
-                raise DataError("the download is not complete")  # noqa: TRY301
+            if not all(_is_right(staging / files.folder / f, files.md5[f]) for f in missing):
+                raise RuntimeError("what arrived does not have the published MD5s")
         except Exception as error:  # urllib, http, ssl, tarfile, gzip: each has its own
             if not _keep_only_right(files, staging):
                 shutil.rmtree(staging, ignore_errors=True)
@@ -147,7 +147,7 @@ def _fetch(name: str, source: Callable[..., Any], files: TorchvisionFiles, root:
 
 def _prepare_staging(files: TorchvisionFiles, root: Path, staging: Path) -> None:
     """Keep what an earlier attempt fetched whole, and take archives that a person put there."""
-    staging.mkdir(exist_ok=True)
+    staging.mkdir(parents=True, exist_ok=True)
     _keep_only_right(files, staging)
     for archive, md5 in files.archives.items():
         if not (staging / archive).exists() and _is_right(root / archive, md5):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from .task import UnlearningTask
+    from .taskinfo import TaskInfo
 
 Need = Literal["forget", "retain", "training", "validation", "gradients"]
 Scope = Literal["class", "sample"]
@@ -102,11 +103,11 @@ class Unlearner(Plugin, ABC):
         """
         raise PluginError(f"method `{self.name}` has no training penalty.")
 
-    def unsupported_reasons(self, task: UnlearningTask) -> list[str]:
+    def unsupported_reasons(self, task: TaskInfo) -> list[str]:
         """Return every reason why the method does not serve this task; empty if it does.
 
-        An override calls `super()` and adds its own reasons. The task's example sets are closed
-        here; its request, recipe, number of classes and data shape can be read.
+        An override calls `super()` and adds its own reasons. Nothing is trained or
+        loaded when it is asked: only the facts of the task can be read.
         """
         kind: Scope = "class" if task.forget_classes else "sample"
         if kind in self.scope:

@@ -33,11 +33,11 @@ class Synthetic(Dataset):
 
     name = "synthetic"
     reference = "generated"
-    about = "any size and number of classes; default 500 + 200 grey images of 8x8, 10 classes"
+    about = "any size and number of classes; default 500 + 200 colour images of 8x8, 10 classes"
 
     classes: Annotated[int, Field(ge=2, le=1000)] = 10
     size: Annotated[int, Field(ge=4, le=512)] = 8
-    channels: Annotated[int, Field(ge=1, le=16)] = 1
+    channels: Annotated[int, Field(ge=1, le=16)] = 3
     train_per_class: Annotated[int, Field(ge=1)] = 50
     test_per_class: Annotated[int, Field(ge=1)] = 20
     noise: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -70,7 +70,7 @@ class Synthetic(Dataset):
         angles = np.stack([v * at[:, None] + h * at[None, :] for v, h in half_plane])
         waves = np.concatenate([np.cos(angles), np.sin(angles)])
         # Slow waves carry more: what is left after a small move is what tells classes apart.
-        weights = np.tile([1 / np.hypot(v, h) for v, h in half_plane], 2)
+        weights = np.tile([1 / (v * v + h * h) for v, h in half_plane], 2)
         amounts = rng.standard_normal((self.classes, self.channels, len(waves))) * weights
         patterns = np.tensordot(amounts, waves, axes=1)
         patterns /= np.abs(patterns).max(axis=(1, 2, 3), keepdims=True)
@@ -83,14 +83,15 @@ class Synthetic(Dataset):
         reach = self.size // 8
         moves = rng.integers(-reach, reach + 1, size=(2, len(labels), 1))
         rows, columns = (np.arange(self.size) + moves) % self.size
-        images = patterns[
+        images: NDArray[np.float32] = patterns[
             labels[:, None, None, None],
             np.arange(self.channels)[:, None, None],
             rows[:, None, :, None],
             columns[:, None, None, :],
         ]
         images += self.noise * rng.standard_normal(images.shape, dtype=np.float32)
-        return np.round(255 * images.clip(0, 1)).astype(np.uint8)
+        pixels: NDArray[np.uint8] = np.round(255 * images.clip(0, 1)).astype(np.uint8)
+        return pixels
 
     def _replace_labels(
         self, labels: NDArray[np.int64], rng: np.random.Generator

@@ -24,7 +24,7 @@ from ..bench import Range, Unlearner
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..bench import Batch, UnlearningTask
+    from ..bench import Batch, TaskInfo, UnlearningTask
 
 
 class NegGrad(Unlearner):
@@ -70,7 +70,7 @@ class NegGrad(Unlearner):
 
         return negated
 
-    def unsupported_reasons(self, task: UnlearningTask) -> list[str]:
+    def unsupported_reasons(self, task: TaskInfo) -> list[str]:
         """Add: other forget sets need validation data for the stop rule."""
         reasons = super().unsupported_reasons(task)
         if not task.forget_classes and not task.validation_size:

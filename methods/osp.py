@@ -25,7 +25,6 @@ from pydantic import Field
 from ..bench import Range, Unlearner
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from ..bench import Layer, UnlearningTask
@@ -41,9 +40,8 @@ class Osp(Unlearner):
         samples_per_class: Training images a class for the statistics.
         statistic: What a channel's map is reduced to: its maximum, mean or root mean square.
         score: `diff` of class means, or `dprime`, the same in standard deviations.
-        rho: Share of a layer's channels that are damped.
-        q_min: Least damping of a selected channel; the first of k gets 1 - 1/k. 0 with `rho` 0
-            is the identity.
+        rho: Share of a layer's channels that are damped; 0 is the identity.
+        q_min: Least damping of a selected channel; the first of k gets 1 - 1/k.
         target: What the gate multiplies: the norm's scale and shift, or kernel and bias.
     """
 
@@ -219,15 +217,9 @@ def apply_gate(layer: Layer, gate: Tensor, target: str) -> None:
     With (gamma, beta) scaled by g >= 0 a normalised channel becomes g times itself, and so does
     its ReLU. A layer without an affine norm is gated at its kernel, to the same effect.
     """
-    affine = layer.norm if target == "bn_affine" else None
-    module = affine if affine is not None and hasattr(affine, "weight") else layer.module
-    for parameter in (module.weight, module.bias):
-        if isinstance(parameter, _parameter_type()):
+    has_affine = layer.norm is not None and getattr(layer.norm, "weight", None) is not None
+    module = layer.norm if target == "bn_affine" and has_affine else layer.module
+    for parameter in (getattr(module, "weight", None), getattr(module, "bias", None)):
+        if parameter is not None:
             shape = (-1,) + (1,) * (parameter.dim() - 1)
             parameter.data.mul_(gate.to(parameter.dtype).view(shape))
-
-
-def _parameter_type() -> type[torch.nn.Parameter]:
-    import torch
-
-    return torch.nn.Parameter

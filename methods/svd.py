@@ -24,7 +24,7 @@ from ..bench import Range, Unlearner
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..bench import ExampleSet, Layer, UnlearningTask
+    from ..bench import ExampleSet, Layer, TaskInfo, UnlearningTask
 
 DOUBLE_UP_TO = 1200  # largest width whose moments are kept in float64
 ALPHAS_RETAIN = (1000.0, 300.0, 100.0, 30.0, 10.0)
@@ -83,7 +83,7 @@ class Svd(Unlearner):
             scores.append(task.accuracy(model, kept) * (1 - task.accuracy(model, gone)))
         return pairs[scores.index(max(scores))]
 
-    def unsupported_reasons(self, task: UnlearningTask) -> list[str]:
+    def unsupported_reasons(self, task: TaskInfo) -> list[str]:
         """Add: the search needs validation data."""
         reasons = super().unsupported_reasons(task)
         searching = self.alpha_retain is None or self.alpha_forget is None

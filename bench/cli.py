@@ -1,0 +1,266 @@
+"""The command line: `unlearnbench run | plan | ls | leaderboard | request`.
+
+Imports are lazy: `--help` and `ls methods` load neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .errors import InputError, StoreError, UnlearnBenchError
+
+if TYPE_CHECKING:
+    from .runner import RunOptions, RunResult
+    from .sweep import SweepSpec
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+BAD_INPUT = 2
+SOME_FAILED = 1
+INTERRUPTED = 130
+
+
+@contextmanager
+def _friendly_errors() -> Iterator[None]:
+    """Errors that a person can mend end with their sentences and exit code 2."""
+    try:
+        yield
+    except (InputError, StoreError) as error:
+        for sentence in str(error).splitlines():
+            click.echo(f"Error: {sentence}", err=True)
+        sys.exit(BAD_INPUT)
+
+
+def _sweep_options(command: F) -> F:
+    """Options that say what to run and where; shared by `run`, `plan` and `request`."""
+    options = [
+        click.argument("sweep", required=False, type=click.Path(path_type=Path)),
+        click.option("--dataset", multiple=True, help="Dataset, e.g. cifar10. Repeatable."),
+        click.option("--model", multiple=True, help="Any timm architecture. Repeatable."),
+        click.option("--method", multiple=True,
+                     help='Method, e.g. "scrub[lr=0.001,epochs=5]". Repeatable.'),
+        click.option("--scenario", multiple=True,
+                     help='e.g. "class[classes=[3]]", "random[fraction=0.1]", "ids[file=f.json]".'),
+        click.option("--seeds", help="A number n for seeds 0 to n-1, or a list: 0,4,7."),
+        click.option("--recipe", multiple=True,
+                     help="auto (each method's own), plain, orthogonal. Repeatable."),
+        click.option("--name", help="Name of the sweep: output folder and MLflow experiment."),
+        click.option("--epochs", type=click.IntRange(min=1),
+                     help="Training epochs of originals and retrained models."),
+        click.option("--time-limit", type=click.FloatRange(min=0, min_open=True),
+                     help="Seconds a cell may take; retrained models are exempt."),
+        click.option("--plugin", multiple=True, type=click.Path(path_type=Path),
+                     help="Python file with further methods or datasets. Repeatable."),
+        click.option("--data-root", type=click.Path(path_type=Path),
+                     envvar="UNLEARNBENCH_DATA_ROOT", default="data", show_default=True,
+                     show_envvar=True, help="Where datasets keep their files."),
+        click.option("--store", type=click.Path(path_type=Path), envvar="UNLEARNBENCH_STORE",
+                     default=".unlearnbench", show_default=True, show_envvar=True,
+                     help="Models and results, reused by every sweep."),
+        click.option("--device", default="auto", show_default=True,
+                     help="auto, cpu, cuda, cuda:N or mps."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="unlearnbench")
+def cli() -> None:
+    """Compare machine-unlearning methods for image classifiers."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+
+
+@cli.command()
+@_sweep_options
+@click.option("--out", type=click.Path(path_type=Path), envvar="UNLEARNBENCH_OUT",
+              show_envvar=True, help="Records and leaderboard.  [default: results/<sweep name>]")
+@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", show_envvar=True,
+              help="MLflow server.  [default: a database in the store]")
+@click.option("--workers", type=click.IntRange(min=0),
+              help="Processes at a time; 0 runs in this one.  [default: one a core]")
+def run(
+    out: Path | None, tracking_uri: str | None, workers: int | None, **options: Any  # noqa: ANN401
+) -> None:
+    """Run a sweep; without SWEEP, the built-in quickstart.
+
+    \b
+    unlearnbench run
+    unlearnbench run my_sweep.toml --workers 4
+    unlearnbench run --dataset cifar10 --model resnet18 --method scrub --method svd
+    """
+    with _friendly_errors():
+        from .runner import run_sweep
+
+        spec = _read_spec(options)
+        where = _run_options(spec, options, out, tracking_uri, workers)
+        try:
+            result = run_sweep(spec, where)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted. What is finished is kept; the same command continues.",
+                       err=True)
+            sys.exit(INTERRUPTED)
+        _report(result)
+        if any(record.status == "failed" for record in result.records):
+            sys.exit(SOME_FAILED)
+
+
+@cli.command()
+@_sweep_options
+def plan(**options: Any) -> None:  # noqa: ANN401
+    """Print the cells of a sweep and what would be trained, without running anything."""
+    with _friendly_errors():
+        from .planview import describe_plan
+        from .runner import plan_sweep
+        from .store import Store
+
+        spec = _read_spec(options)
+        where = _run_options(spec, options, None, None, None)
+        _, _, planned, _ = plan_sweep(spec, where)
+        store = Store(where.store) if where.store.exists() else None
+        click.echo(describe_plan(spec, planned, store))
+
+
+@cli.command()
+@_sweep_options
+@click.option("--to", "target", required=True, type=click.Path(path_type=Path),
+              help="File to write.")
+def request(target: Path, **options: Any) -> None:  # noqa: ANN401
+    """Export the forget request of a scenario, to be used again with `ids[file=…]`."""
+    with _friendly_errors():
+        from .files import write_text_atomically
+        from .runner import plan_sweep
+
+        spec = _read_spec(options)
+        where = _run_options(spec, options, None, None, None)
+        sweep, data, planned, _ = plan_sweep(spec, where)
+        requests = {c.request.hash: c for c in planned.cells}
+        if len(requests) != 1:
+            raise InputError(
+                f"this sweep has {len(requests)} forget requests; "
+                "name one dataset and one scenario with --dataset and --scenario."
+            )
+        cell = next(iter(requests.values()))
+        write_text_atomically(target, cell.request.to_json(cell.dataset, cell.scenario))
+        click.echo(f"Forget request {cell.request.hash}: {len(cell.request.forget)} of "
+                   f"{len(data[0].split.training)} training examples, in {target}")
+
+
+@cli.command()
+@click.argument("what", type=click.Choice(["methods", "datasets", "models", "scenarios"]))
+@click.argument("pattern", default="")
+@click.option("--plugin", multiple=True, type=click.Path(path_type=Path),
+              help="Python file with further methods or datasets. Repeatable.")
+def ls(what: str, pattern: str, plugin: tuple[Path, ...]) -> None:
+    """List methods, datasets, models (any timm architecture) or scenarios, one a line.
+
+    PATTERN is a wildcard, e.g. `unlearnbench ls models "resnet*"`.
+    """
+    with _friendly_errors():
+        from .listing import listing
+        from .registry import load_plugin_files
+
+        load_plugin_files(plugin)
+        for line in listing(what, pattern):
+            click.echo(line)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path), default="results/quickstart")
+def leaderboard(folder: Path) -> None:
+    """Render the leaderboard again from the records in FOLDER."""
+    with _friendly_errors():
+        from .record import latest_by_key, read_records
+        from .render import terminal_table, write_leaderboard
+
+        records = latest_by_key(read_records(folder / "records.jsonl"))
+        if not records:
+            raise InputError(f"`{folder / 'records.jsonl'}` holds no records.")
+        write_leaderboard(records, folder)
+        click.echo(terminal_table(records))
+        click.echo(f"Leaderboard: {folder / 'leaderboard.html'}")
+
+
+def _read_spec(options: dict[str, Any]) -> SweepSpec:
+    """Read the sweep file and lay the command line over it."""
+    from .spec_string import split_specs
+    from .sweep import read_sweep
+
+    path: Path | None = options["sweep"]
+    overrides: dict[str, Any] = {}
+    for option in ("dataset", "model", "method", "scenario", "recipe"):
+        if options[option]:
+            overrides[f"{option}s"] = [s for text in options[option] for s in split_specs(text)]
+    if options["seeds"]:
+        overrides["seeds"] = _seeds(options["seeds"])
+    if options["time_limit"]:
+        overrides["time_limit_s"] = options["time_limit"]
+    if options["name"]:
+        overrides["name"] = options["name"]
+    elif path is None and (overrides or options["plugin"] or options["epochs"]):
+        overrides["name"] = "custom"
+    return read_sweep(path, overrides, plugins=options["plugin"], epochs=options["epochs"])
+
+
+def _seeds(text: str) -> int | list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 0 or (len(numbers) == 1 and numbers[0] < 1):
+        raise InputError(
+            f"`--seeds` must be a number of seeds, at least 1, or a list like 0,4,7; got `{text}`."
+        )
+    return numbers[0] if len(numbers) == 1 and "," not in text else numbers
+
+
+def _run_options(
+    spec: SweepSpec, options: dict[str, Any], out: Path | None, uri: str | None,
+    workers: int | None,
+) -> RunOptions:
+    from .runner import RunOptions
+    from .tracking import check_uri
+
+    if uri is not None:
+        check_uri(uri)
+    return RunOptions(
+        store=options["store"], out=out or Path("results") / spec.name,
+        data_root=options["data_root"], tracking_uri=uri, workers=workers,
+        device=options["device"],
+    )
+
+
+def _report(result: RunResult) -> None:
+    """Table and closing lines on stdout."""
+    from .render import terminal_table
+
+    click.echo(terminal_table(result.records))
+    if not result.tracked:
+        click.echo("MLflow is not complete; run the same command again to complete it.", err=True)
+    summary = result.summary
+    done = f"{summary['jobs']:g} jobs in {summary['wall_s']:.1f} s"
+    if summary["jobs"]:
+        done += f", {summary['busy_share']:.0%} of it training, unlearning and measuring"
+    counts = ", ".join(f"{summary[f'cells_{s}']:g} {s}" for s in ("ok", "failed", "skipped"))
+    click.echo(f"Cells: {counts}. {done}.")
+    click.echo(f"Results: {result.out / 'leaderboard.html'}   MLflow UI: {result.ui_command}")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # third parties write to the console on import; the sweep has one voice
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        cli()
+    except UnlearnBenchError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(BAD_INPUT)

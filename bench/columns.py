@@ -1,0 +1,266 @@
+"""How a row of the leaderboard is shown: columns, cells, and the sentences around a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from .leaderboard import NOISE_FLOOR, NOT_RUN, Leaderboard, Reason, Table
+
+NONE = "\u2013"
+TIMES_SIGN = "\u00d7"
+NO_RANK = (
+    "Rows are not ranked: methods stand in the order of the records. Ranks wait for U-LIRA, the "
+    "membership-inference attack; an accuracy near the retrained model's does not show that a "
+    "method has forgotten."
+)
+LEGEND = {
+    "forget, retain, test": (
+        "Accuracy in % on the forget set and the retain set (training images) and on the test "
+        "set: mean ± sample standard deviation over the seeds that are ok; no spread where there "
+        "is one seed. Small or in parentheses beside it, the retrained model's mean over the same "
+        "seeds. “test, forgotten” and “test, kept” are the test images of the forgotten and of "
+        "the kept classes."
+    ),
+    "gap": (
+        "Distance to the retrained model in percentage points: the absolute difference to the "
+        "retrained model of the same seed and recipe, then the mean over the seeds. It can be "
+        "larger than the difference of the two means."
+    ),
+    "ToW": (
+        "Product over forget, retain and test of 1 - gap (as a fraction); 1 is the retrained model."
+    ),
+    "unlearn s, prepare s": (
+        "Mean seconds inside the method once the forget request is known, and of work that needs "
+        "no request."
+    ),
+    "speed-up": (
+        "Seconds of retraining over seconds of unlearning, both timed on one machine; mean over "
+        "the seeds."
+    ),
+    "memory": "Highest memory while unlearning; the maximum over the seeds.",
+    "status": (
+        "Cells, one for each seed, that are ok or failed; not applicable where the method "
+        "declines the task."
+    ),
+    "original (identity)": "The model before unlearning. It does no work, so it has no speed-up.",
+    "retrained": (
+        "Trained from scratch without the forget set: the reference of every gap, and so itself "
+        "at gap 0."
+    ),
+    NOISE_FLOOR: (
+        "The noise floor: the mean distance between retrained models of two different seeds with "
+        "the same forget set, over all pairs of seeds. A gap of this size is what chance alone "
+        "gives. Where every seed draws a forget set of its own there is no such pair."
+    ),
+    NOT_RUN: "The records hold no such reference; without a retrained model there are no gaps.",
+    NONE: (
+        "Not known or not measured. There is no speed-up where retraining was not timed on the "
+        "same machine; no time, speed-up or memory where the seeds of a row ran on different "
+        "machines."
+    ),
+}
+HEADS = {
+    "forget_acc": "forget",
+    "retain_acc": "retain",
+    "test_acc": "test",
+    "test_forget_acc": "test, forgotten",
+    "test_retain_acc": "test, kept",
+}
+
+Row = Mapping[str, Any]
+
+
+class Cell(NamedTuple):
+    """What is shown of a number or a word.
+
+    Attributes:
+        text: The mean as it is shown.
+        value: What is sorted by; None where nothing is known.
+        spread: `± …`; empty for a single seed.
+        beside: The retrained model's value.
+    """
+
+    text: str
+    value: float | None = None
+    spread: str = ""
+    beside: str = ""
+
+
+class Column(NamedTuple):
+    """A heading, the group that it stands in, and how a row fills it.
+
+    Attributes:
+        group: Heading above several columns; empty for none.
+        head: Heading of the column; empty for the value that gives its group the name.
+        cell: Makes the cell of a row.
+        numeric: Whether it is aligned and sorted as a number.
+    """
+
+    group: str
+    head: str
+    cell: Callable[[Row], Cell]
+    numeric: bool = True
+
+
+def rows_of(table: Table) -> list[dict[str, Any]]:
+    """The rows as plain dictionaries, in order."""
+    records = table.rows.to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in records]
+
+
+def columns_of(table: Table, board: Leaderboard) -> list[Column]:
+    """The columns that this table needs: recipe and machine only where there are several."""
+    columns = [Column("", "method", partial(_word, "method"), numeric=False)]
+    if len(table.recipes) > 1:
+        columns.append(Column("", "recipe", partial(_word, "recipe"), numeric=False))
+    columns.append(Column("", "status", partial(_word, "status"), numeric=False))
+    if len(table.hardware) > 1:
+        machines = _machines(board)
+        columns.append(Column("", "machine", partial(_machine_cell, machines), numeric=False))
+    columns += _metric_columns(table.metrics[:3])
+    columns += [
+        Column("", "ToW", _tow_cell),
+        Column("", "unlearn s", partial(seconds_cell, "unlearn_s")),
+        Column("", "prepare s", partial(seconds_cell, "prepare_s")),
+        Column("", "speed-up", speedup_cell),
+        Column("", "memory", _memory_cell),
+    ]
+    columns += _metric_columns(table.metrics[3:])
+    return columns
+
+
+def accuracy_cell(metric: str, row: Row) -> Cell:
+    """Mean ± spread in %, with the retrained model's value beside it."""
+    cell = _cell(row[f"{metric}_mean"], row[f"{metric}_std"], 100, 1)
+    retrained = row[f"{metric}_retrained"]
+    if row["name"] == "retrain" or not _known(retrained) or cell.value is None:
+        return cell
+    return cell._replace(beside=f"{100 * retrained:.1f}")
+
+
+def gap_cell(metric: str, row: Row) -> Cell:
+    """Distance to the retrained model in percentage points."""
+    return _cell(row[f"gap_{metric}"], row[f"gap_{metric}_std"], 100, 2)
+
+
+def seconds_cell(name: str, row: Row) -> Cell:
+    """Mean seconds."""
+    mean = row[f"{name}_mean"]
+    return Cell(significant(mean), mean) if _known(mean) else Cell(NONE)
+
+
+def speedup_cell(row: Row) -> Cell:
+    """How many times faster than retraining."""
+    mean = row["speedup_mean"]
+    # the original did no work: its speed-up would be a large number without a meaning
+    if not _known(mean) or row["name"] == "identity":
+        return Cell(NONE)
+    return Cell(significant(mean) + TIMES_SIGN, mean)
+
+
+def significant(value: float) -> str:
+    """Three significant digits without an exponent."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}"
+
+
+def facts(table: Table) -> str:
+    """Seeds and recipes of a table, in words."""
+    seeds = f"{len(table.seeds)} seed{'s' if len(table.seeds) > 1 else ''}"
+    kind = "recipes" if len(table.recipes) > 1 else "recipe"
+    return f"{seeds} ({', '.join(map(str, table.seeds))}), {kind} {', '.join(table.recipes)}"
+
+
+def provenance(board: Leaderboard) -> list[str]:
+    """Sweep, versions and machines, as far as the records tell."""
+    if not board.tables:
+        return ["There are no records."]
+    words = {"unlearnbench": "unlearnbench", "git_commit": "commit", "python": "Python"}
+    words |= {key: key for key in ("torch", "device", "threads")}
+    known = [
+        f"{word} {', '.join(board.environment[key])}"
+        for key, word in words.items()
+        if key in board.environment
+    ]
+    lines = [f"Sweep {', '.join(board.sweeps)}; {'; '.join(known) or 'versions not recorded'}."]
+    machines = _machines(board)
+    if len(machines) > 1:
+        named = "; ".join(f"{letter} = {name}" for name, letter in machines.items())
+        lines.append(
+            f"Hardware: {len(machines)} machines ({named}). Times from different machines are not "
+            "comparable with each other."
+        )
+    else:
+        lines.append(f"Hardware: {next(iter(machines), 'not recorded')}.")
+    return lines
+
+
+def cost_lines(table: Table) -> list[str]:
+    """What each recipe costs before anything is unlearned; empty for a single recipe."""
+    if len(table.recipes) < 2:
+        return []
+    parts = []
+    for cost in table.costs.to_dict("records"):
+        cell = _cell(cost["test_acc_mean"], cost["test_acc_std"], 100, 1)
+        accuracy = f"{cell.text} {cell.spread}".strip()
+        seconds = cost["original_s_mean"]
+        trained = f"trained in {significant(seconds)} s" if _known(seconds) else "time not known"
+        parts.append(f"{cost['recipe']}: test accuracy {accuracy} %, {trained}")
+    return [f"What a recipe costs, seen on its original models: {'; '.join(parts)}."]
+
+
+def reason_head(reason: Reason, table: Table, style: Callable[[str], str] = str) -> str:
+    """Which cells a reason is about."""
+    word = "failed" if reason.status == "failed" else "not applicable"
+    cells = [
+        f"{style(name)}{f' on {recipe}' if len(table.recipes) > 1 else ''} "
+        f"(seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})"
+        for name, recipe, seeds in reason.cells
+    ]
+    return f"{word}: {', '.join(cells)}"
+
+
+def _metric_columns(metrics: Sequence[str]) -> list[Column]:
+    return [
+        Column(f"{HEADS[metric]} %", head, partial(cell, metric))
+        for metric in metrics
+        for head, cell in (("", accuracy_cell), ("gap", gap_cell))
+    ]
+
+
+def _word(name: str, row: Row) -> Cell:
+    return Cell(str(row[name]))
+
+
+def _machines(board: Leaderboard) -> dict[str, str]:
+    names = board.environment.get("hardware", ())
+    return {name: chr(ord("A") + i) if i < 26 else str(i) for i, name in enumerate(names)}
+
+
+def _machine_cell(machines: Mapping[str, str], row: Row) -> Cell:
+    return Cell(", ".join(machines.get(name, name) for name in row["hardware"].split("; ")))
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
+
+
+def _cell(mean: float, std: float, scale: float, digits: int) -> Cell:
+    if not _known(mean):
+        return Cell(NONE)
+    spread = f"± {scale * std:.{digits}f}" if _known(std) else ""
+    return Cell(f"{scale * mean:.{digits}f}", mean, spread)
+
+
+def _tow_cell(row: Row) -> Cell:
+    return _cell(row["tow_mean"], row["tow_std"], 1, 3)
+
+
+def _memory_cell(row: Row) -> Cell:
+    peak = row["peak_memory_bytes"]
+    return Cell(f"{significant(peak / 2**20)} MiB", peak) if _known(peak) else Cell(NONE)

@@ -1,0 +1,80 @@
+"""What MLflow already holds, remembered in the store so that a rerun need not import MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import BaseModel, ValidationError
+
+from .files import write_text_atomically
+from .record import Record
+from .tracking_layout import digest_of
+
+
+class Logged(BaseModel):
+    """A cell that is complete in MLflow."""
+
+    digest: str
+    run_id: str
+
+
+class Memory(BaseModel):
+    """What the last complete `Tracker.finish` left in MLflow.
+
+    Attributes:
+        experiment: Id of the experiment.
+        parent: Id of the sweep's run.
+        cells: Complete cells by key.
+    """
+
+    experiment: str
+    parent: str
+    cells: dict[str, Logged]
+
+    def holds(self, records: Sequence[Record], database: Path | None) -> bool:
+        """Whether every record was logged with this content.
+
+        Args:
+            records: Records of cells.
+            database: MLflow's SQLite file, in which the runs must still be; None where MLflow is
+                elsewhere and is not asked.
+        """
+        cells = [self.cells.get(record.key) for record in records]
+        for record, cell in zip(records, cells, strict=True):
+            if cell is None or cell.digest != digest_of(record):
+                return False
+        needed = {self.parent, *(cell.run_id for cell in cells if cell is not None)}
+        return database is None or needed <= _active_runs(database, self.experiment)
+
+
+def read_memory(path: Path) -> Memory | None:
+    """Read a memory; None if there is none or it is damaged, for it can be made again."""
+    try:
+        return Memory.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError):
+        return None
+
+
+def store_id(store: Path) -> str:
+    """Return the random name that a store keeps for life."""
+    path = store / "store-id"
+    store.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            write_text_atomically(path, uuid.uuid4().hex + "\n")
+    return path.read_text(encoding="utf-8").strip()
+
+
+def _active_runs(path: Path, experiment: str) -> set[str]:
+    """Ids of the runs of an experiment that are not deleted, read without MLflow."""
+    query = "SELECT run_uuid FROM runs WHERE experiment_id = ? AND lifecycle_stage = 'active'"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            return {run_id for (run_id,) in database.execute(query, (experiment,))}
+    except sqlite3.Error:  # no such file, or not MLflow's
+        return set()
