@@ -147,9 +147,11 @@ def gap_cell(metric: str, row: Row) -> Cell:
 
 
 def seconds_cell(name: str, row: Row) -> Cell:
-    """Mean seconds."""
+    """Mean seconds; what takes no time at all is not told to the microsecond."""
     mean = row[f"{name}_mean"]
-    return Cell(significant(mean), mean) if _known(mean) else Cell(NONE)
+    if not _known(mean):
+        return Cell(NONE)
+    return Cell(significant(mean) if mean == 0 or mean >= 0.001 else "<0.001", mean)
 
 
 def speedup_cell(row: Row) -> Cell:
@@ -206,6 +208,9 @@ def cost_lines(table: Table) -> list[str]:
         return []
     parts = []
     for cost in table.costs.to_dict("records"):
+        if cost["n"] == 0:
+            parts.append(f"{cost['recipe']}: {NOT_RUN}")
+            continue
         cell = _cell(cost["test_acc_mean"], cost["test_acc_std"], 100, 1)
         accuracy = f"{cell.text} {cell.spread}".strip()
         seconds = cost["original_s_mean"]

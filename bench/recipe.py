@@ -108,6 +108,6 @@ def _penalised(
 ) -> Recipe:
     """Build the penalty with nothing but the fields that it depends on."""
     penalty = maker.create(fields)
-    default = {key: penalty.model_fields[key].default for key in maker.penalty_fields}
+    default = {key: maker.model_fields[key].default for key in maker.penalty_fields}
     changed = {k: v for k, v in penalty.params.items() if k in fields and v != default[k]}
     return Recipe(format_spec(name, changed), settings, penalty)

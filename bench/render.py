@@ -34,7 +34,7 @@ from .columns import (
 )
 from .figures import Drawing, draw
 from .files import write_bytes_atomically
-from .leaderboard import Leaderboard, Table, build
+from .leaderboard import NOT_RUN, Leaderboard, Table, build
 from .record import Record
 
 TITLE = "Unlearning leaderboard"
@@ -160,9 +160,11 @@ def _terminal_block(table: Table) -> str:
             lines.append([f"recipe {recipe}:", *[""] * (len(heads) - 1)])
         for row in (row for row in rows_of(table) if row["recipe"] == recipe):
             total = row["n_ok"] + row["n_failed"] + row["n_skipped"]
+            name = re.sub(r",(?=\S)", ", ", row["method"])
+            name += f" ({NOT_RUN})" if row["status"] == NOT_RUN else ""
             line = [
-                textwrap.fill(re.sub(r",(?=\S)", ", ", row["method"]), 24, break_on_hyphens=False),
-                NONE if row["kind"] == "noise floor" else f"{row['n_ok']}/{total}",
+                textwrap.fill(name, 24 if "[" in name else 30, break_on_hyphens=False),
+                f"{row['n_ok']}/{total}" if total else NONE,
             ]
             for metric in metrics:
                 accuracy = accuracy_cell(metric, row)

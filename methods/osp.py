@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ..bench import Range, Unlearner
+from ..bench import Range, UnlearnBenchError, Unlearner
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -207,8 +207,18 @@ def mean_squared_cosine(W: Tensor) -> Tensor:
 
 
 def gated_layers(layers: list[Layer]) -> list[Layer]:
-    """The layers whose channels may be damped: convolutions."""
-    return [layer for layer in layers if layer.is_conv and not layer.is_head]
+    """The layers whose channels may be damped: convolutions with a norm or activation behind.
+
+    Raises:
+        UnlearnBenchError: If there is none, as in a vision transformer.
+    """
+    gated = [
+        layer for layer in layers
+        if layer.is_conv and not layer.is_head and layer.output is not layer.module
+    ]
+    if not gated:
+        raise UnlearnBenchError("the network has no convolution whose channels could be damped.")
+    return gated
 
 
 def apply_gate(layer: Layer, gate: Tensor, target: str) -> None:

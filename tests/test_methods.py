@@ -1,0 +1,213 @@
+"""What every method promises, checked over every registered method by running real cells."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from unlearnbench.bench import (
+    DATASETS,
+    METHODS,
+    UndeclaredNeedError,
+    UnlearnBenchError,
+    Unlearner,
+)
+from unlearnbench.bench.cell import run_cell, run_original
+from unlearnbench.bench.datastore import put_images
+from unlearnbench.bench.jobs import WorkerSettings
+from unlearnbench.bench.store import Store
+
+from .toys import same_tensors, toy_images, toy_plan, toy_spec, toy_task, trained
+
+NAMES = METHODS.names()
+
+
+def prepared_store(tmp_path, method, **changes):
+    """A store with the toy images and the original; and the cell of the method on it."""
+    spec = toy_spec(methods=[method], **changes)
+    plan = toy_plan(spec)
+    cell = next(c for c in plan.cells if c.method.name == METHODS.create(method).name)
+    assert not cell.skip
+    store = Store(tmp_path)
+    put_images(store, DATASETS.create(cell.dataset).load(tmp_path))
+    settings = WorkerSettings(store=str(tmp_path), plugins=(), threads=1, device="cpu")
+    run_original(cell.job.original, settings)
+    return store, cell.job, settings
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_seed_gives_same_bits_and_the_original_is_untouched(name, tmp_path):
+    results = []
+    for run in ("first", "second"):
+        store, job, settings = prepared_store(tmp_path / run, name)
+        before = store.get("original", job.original.key).tensors()
+        run_cell(job, settings)
+        after = store.get("original", job.original.key).tensors()
+        assert all(torch.equal(before[k], after[k]) for k in before)
+        artifact = store.get("cell", job.key)
+        results.append((artifact.tensors(), artifact.meta["metrics"]))
+    (first, metrics), (second, again) = results
+    assert first.keys() == second.keys() == before.keys()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert metrics == again
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_global_random_state_gradients_and_threads_are_left_as_found(name, tmp_path):
+    _, job, settings = prepared_store(tmp_path, name)
+    torch.manual_seed(11)
+    np.random.seed(11)
+    random.seed(11)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    run_cell(job, settings)
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert np.array_equal(states[1], np.random.get_state()[1])
+    assert states[2] == random.getstate()
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_declared_sets_are_served_and_they_are_counted(name, tmp_path):
+    store, job, settings = prepared_store(tmp_path, name)
+    run_cell(job, settings)
+    samples = store.get("cell", job.key).meta["samples"]
+    assert set(samples) <= METHODS.get(name).needs
+    assert all(count > 0 for count in samples.values())
+
+
+def test_identity_is_bit_identical_to_the_original(tmp_path):
+    store, job, settings = prepared_store(tmp_path, "identity")
+    run_cell(job, settings)
+    original = store.get("original", job.original.key).tensors()
+    unlearned = store.get("cell", job.key).tensors()
+    assert all(torch.equal(original[k], unlearned[k]) for k in original)
+
+
+def test_retrain_of_a_class_never_names_it_and_keeps_the_others(tmp_path):
+    store, job, settings = prepared_store(
+        tmp_path, "retrain", training={"epochs": 15, "batch_size": 32, "lr": 0.05}
+    )
+    run_cell(job, settings)
+    metrics = store.get("cell", job.key).meta["metrics"]
+    assert metrics["forget_acc"] == metrics["test_forget_acc"] == 0
+    assert metrics["test_retain_acc"] > 0.9
+    epochs, retained = 15, len(toy_plan(toy_spec()).cells[0].request.retain)
+    assert store.get("cell", job.key).meta["samples"] == {"retain": epochs * retained}
+
+
+def test_retrained_model_shares_nothing_with_the_original(tmp_path):
+    store, job, settings = prepared_store(tmp_path, "retrain")
+    run_cell(job, settings)
+    original = store.get("original", job.original.key).tensors()
+    retrained = store.get("cell", job.key).tensors()
+    kernels = [k for k, t in original.items() if t.dim() == 4]
+    assert all(not torch.equal(original[k], retrained[k]) for k in kernels)
+
+
+def test_head_mask_never_names_the_class_and_changes_no_other_logit():
+    from unlearnbench.bench.batches import ExampleSet, Pixels
+
+    images = toy_images()
+    test = ExampleSet("test", Pixels(images, "test", torch.device("cpu")),
+                      np.arange(len(images.test_labels)), 64, torch.Generator(), {})
+    method = METHODS.create("head-mask")
+    task = toy_task(method, "class[classes=[2]]")
+    before = task.logits(trained(), test)
+    after = task.logits(method.unlearn(trained(), task), test)
+    kept = [0, 1, 3]
+    assert torch.equal(before[:, kept], after[:, kept])
+    assert (after.argmax(1) != 2).all()
+
+
+def test_finetune_without_steps_to_take_changes_only_by_its_step_size():
+    method = METHODS.create("finetune[lr=1e-12,epochs=1]")
+    task = toy_task(method)
+    model = method.unlearn(trained(), task)
+    original = dict(trained().named_parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter, original[name], atol=1e-9)
+    assert task.served == {"retain": task.retain_size}
+
+
+class _Greedy(Unlearner):
+    """Touches what it did not declare."""
+
+    name = "greedy"
+    reference = "test"
+
+    def unlearn(self, model, task):
+        return model
+
+
+@pytest.mark.parametrize("role", ["forget", "retain", "validation", "training"])
+def test_touching_an_undeclared_set_raises_and_says_what_to_declare(role):
+    task = toy_task(_Greedy())
+    with pytest.raises(UndeclaredNeedError, match=f"`greedy` touched the {role} set.*\"{role}\""):
+        getattr(task, role)
+
+
+def test_the_training_set_is_closed_to_unlearn_even_if_declared():
+    class Hoarder(_Greedy):
+        name = "hoarder"
+        needs = frozenset({"training"})
+
+    with pytest.raises(UndeclaredNeedError, match="in `prepare`"):
+        _ = toy_task(Hoarder()).training
+    assert len(toy_task(Hoarder(), preparing=True).training) == 108
+
+
+def test_a_task_holds_no_test_images():
+    task = toy_task(_Greedy(), needs=frozenset({"forget", "retain", "validation", "training"}))
+    test_bytes = {image.tobytes() for image in toy_images().test_images}
+    for role in ("forget", "retain", "validation"):
+        pixels = getattr(task, role)._pixels
+        served = {image.numpy().tobytes() for image in pixels.images}
+        assert not served & test_bytes
+    assert not hasattr(task, "test")
+
+
+def test_gradients_are_off_for_a_method_that_did_not_declare_them(tmp_path):
+    store, job, settings = prepared_store(tmp_path, "svd[alpha_retain=100,alpha_forget=3]")
+    run_cell(job, settings)  # would fail under inference if it asked for a gradient
+    assert "gradients" not in METHODS.get("svd").needs
+    assert store.has("cell", job.key)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_declarations_are_complete(name):
+    cls = METHODS.get(name)
+    module = cls.__module__.rsplit(".", 1)[1]
+    assert name == module.replace("_", "-")
+    doc = __import__("importlib").import_module(cls.__module__).__doc__
+    assert all(f"{heading}:" in doc for heading in ("Source", "Reference code", "Differences",
+                                                     "Cost"))
+    method = cls.create({})
+    assert cls.create(method.params) == method
+    assert METHODS.create(method.spec) == method
+    for field, info in cls.model_fields.items():
+        for bound in info.metadata:
+            if type(bound).__name__ == "Range" and info.default is not None:
+                assert bound.low <= info.default <= bound.high or field == "lr", field
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_vision_transformer_is_served_or_declined_with_a_sentence(name, tmp_path):
+    store, job, settings = prepared_store(
+        tmp_path, name, models=["vit_tiny_patch16_224[depth=2,embed_dim=24,num_heads=3]"]
+    )
+    if name == "osp":
+        with pytest.raises(UnlearnBenchError, match="no convolution whose channels"):
+            run_cell(job, settings)
+    else:
+        run_cell(job, settings)
+        assert 0 <= store.get("cell", job.key).meta["metrics"]["retain_acc"] <= 1
+
+
+def test_same_tensors_helper_sees_a_difference():
+    model = trained()
+    with torch.no_grad():
+        next(model.parameters()).flatten()[0].add_(1e-6)
+    assert not same_tensors(model, trained())
