@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -47,12 +47,10 @@ class Layer:
 
 @dataclass
 class _Trace:
-    """What one forward pass showed: who produced a tensor that somebody then consumed."""
+    """What one forward pass showed: who first consumed the tensor that a module produced."""
 
-    consumed: list[tuple[nn.Module, int, int]]  # module, id of its input, version of its input
-    produced: dict[int, tuple[nn.Module, int]]  # id of an output -> module, version of the output
-    keep: list[Tensor]  # tensors stay alive, so that ids are not used twice
-    order: list[nn.Module]
+    follower: dict[nn.Module, nn.Module] = field(default_factory=dict)
+    order: list[nn.Module] = field(default_factory=list)
 
 
 def find_layers(model: nn.Module, image: Tensor) -> list[Layer]:
@@ -67,11 +65,7 @@ def find_layers(model: nn.Module, image: Tensor) -> list[Layer]:
         image: `(N, C, H, W)` float example batch on the model's device; one image is enough.
     """
     trace = _trace(model, image)
-    follower: dict[nn.Module, nn.Module] = {}
-    for module, tensor, version in trace.consumed:
-        source = trace.produced.get((tensor))
-        if source is not None and source[1] == version and source[0] is not module:
-            follower.setdefault(source[0], module)
+    follower = trace.follower
     layers = [m for m in trace.order if isinstance(m, (nn.Conv2d, nn.Linear))]
     names = {module: name for name, module in model.named_modules()}
     found = []
@@ -98,20 +92,23 @@ def _is_activation(module: nn.Module) -> bool:
 
 def _trace(model: nn.Module, image: Tensor) -> _Trace:
     """Run the model once with hooks on every leaf that can link a layer to its surroundings."""
-    trace = _Trace([], {}, [], [])
+    trace = _Trace()
+    produced: dict[int, tuple[nn.Module, int]] = {}  # id of a tensor -> its maker, its version
+    alive: list[Tensor] = []  # so that no id is used twice
     interesting = [
         m for m in model.modules()
         if isinstance(m, (nn.Conv2d, nn.Linear, *NORMS)) or _is_activation(m)
     ]
 
     def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        tensor = inputs[0]
-        trace.keep.append(tensor)
-        trace.consumed.append((module, id(tensor), tensor._version))
+        # the version rises with every change in place, so equal versions mean untouched
+        maker, version = produced.get(id(inputs[0]), (module, -1))
+        if maker is not module and version == inputs[0]._version:
+            trace.follower.setdefault(maker, module)
 
     def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        trace.keep.append(output)
-        trace.produced[id(output)] = (module, output._version)
+        alive.append(output)
+        produced[id(output)] = (module, output._version)
         if module not in trace.order:
             trace.order.append(module)
 

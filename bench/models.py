@@ -109,9 +109,9 @@ def _adapt_stem(model: nn.Module) -> None:
     """Make the first convolution 3x3 with stride 1 and drop the pooling that follows it."""
     config: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     first = config.get("first_conv")
-    for name in [first] if isinstance(first, str) else list(first or ()):
-        conv = _submodule(model, name)
-        if not isinstance(conv, nn.Conv2d) or name.endswith("proj"):
+    for named in [first] if isinstance(first, str) else list(first or ()):
+        name, conv = _first_convolution(model, named)
+        if conv is None or name.endswith("proj"):
             continue  # patch embeddings are set by `patch_size`
         if max(conv.stride) == 1 and max(conv.kernel_size) <= 3:
             continue
@@ -124,6 +124,15 @@ def _adapt_stem(model: nn.Module) -> None:
     for name in ("maxpool", "features.pool0", "stem.pool", "stem_pool"):
         if _submodule(model, name) is not None:
             model.set_submodule(name, nn.Identity())
+
+
+def _first_convolution(model: nn.Module, name: str) -> tuple[str, nn.Conv2d | None]:
+    """The convolution of that name, or the first within the module of that name (deep stems)."""
+    within = _submodule(model, name)
+    for inner, module in within.named_modules() if within is not None else ():
+        if isinstance(module, nn.Conv2d):
+            return f"{name}.{inner}" if inner else name, module
+    return name, None
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:

@@ -41,7 +41,7 @@ class NegGrad(Unlearner):
     reference: ClassVar[str] = "baseline; Golatkar et al., CVPR 2020"
     needs: ClassVar = frozenset({"forget", "validation", "gradients"})
 
-    lr: Annotated[float, Field(gt=0), Range(1e-5, 1e-1, log=True)] = 1e-3
+    lr: Annotated[float, Field(gt=0, le=1), Range(1e-5, 1e-1, log=True)] = 1e-3
     epochs: Annotated[int, Field(ge=1), Range(1, 20)] = 10
     clip_norm: Annotated[float, Field(gt=0), Range(0.1, 10, log=True)] = 1.0
     loss_cap: Annotated[float, Field(gt=0), Range(0.5, 4)] = 2.0
