@@ -140,7 +140,8 @@ class ExampleSet:
         if training:
             shuffled = torch.randperm(len(order), generator=self._generator)
             order = order[shuffled.to(order.device)]
-        parts = list(order.split(batch_size or self.batch_size))
+        size = batch_size or self.batch_size
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
         if training and len(parts) > 1 and len(parts[-1]) == 1:
             parts[-2:] = [torch.cat(parts[-2:])]
         for rows in parts:
@@ -169,13 +170,14 @@ class ExampleSet:
 
         Args:
             size: Examples wanted; the whole set if it has no more.
-            balanced: The same number from every class present, `size` in all at most.
+            balanced: The same number from every class present, or all that a small class has;
+                `size` in all at most, but never fewer than one of each.
         """
         order = torch.randperm(len(self), generator=self._generator)
         if not balanced:
             return self.subset(order[:size])
         labels = self.labels.cpu()[order]
-        present = labels.unique()
+        present = sorted(set(labels.tolist()))
         each = max(1, size // max(1, len(present)))
         chosen = [order[labels == label][:each] for label in present]
         return self.subset(torch.cat(chosen) if chosen else order)

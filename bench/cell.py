@@ -194,7 +194,7 @@ class _Workbench:
         rng = _generator(job.original.seed, phase, job.original.key, job.method.name,
                          canonical_json(job.method.params), request.hash if request else "")
         settings = self.recipe.settings
-        sets = {
+        sets: dict[str, ExampleSet] = {
             role: ExampleSet(role, self.train_pixels, ids, settings.batch_size, rng, served,
                              augment=settings.augment)
             for role, ids in members.items() if role in self.method.needs
@@ -228,7 +228,7 @@ class _Workbench:
         batch = task.blank_batch(2)
         model = deepcopy(self.original).train()
         with quiet_randomness(torch.Generator(), self.device), torch.enable_grad():
-            nn.functional.cross_entropy(model(batch.images), batch.labels).backward()
+            nn.functional.cross_entropy(model(batch.images), batch.labels).backward()  # type: ignore[no-untyped-call]
 
 
 def _begin(settings: WorkerSettings) -> Store:

@@ -9,13 +9,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .errors import InputError, StoreError, UnlearnBenchError
+from .errors import InputError, Problems, StoreError, UnlearnBenchError
 
 if TYPE_CHECKING:
     from .runner import RunOptions, RunResult
@@ -29,14 +29,17 @@ INTERRUPTED = 130
 
 
 @contextmanager
-def _friendly_errors() -> Iterator[None]:
-    """Errors that a person can mend end with their sentences and exit code 2."""
+def _friendly_errors(interrupted: str = "interrupted.") -> Iterator[None]:
+    """Errors that a person can mend end with their sentences and exit code 2; Ctrl-C with 130."""
     try:
         yield
     except (InputError, StoreError) as error:
         for sentence in str(error).splitlines():
             click.echo(f"Error: {sentence}", err=True)
         sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        click.echo(f"\nError: {interrupted}", err=True)
+        sys.exit(INTERRUPTED)
 
 
 def _sweep_options(command: F) -> F:
@@ -73,6 +76,22 @@ def _sweep_options(command: F) -> F:
     return command
 
 
+def _run_options(command: F) -> F:
+    """Options that say where results go, and how many processes work."""
+    options = [
+        click.option("--out", type=click.Path(path_type=Path), envvar="UNLEARNBENCH_OUT",
+                     show_envvar=True,
+                     help="Records and leaderboard.  [default: results/<sweep name>]"),
+        click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", show_envvar=True,
+                     help="MLflow server.  [default: a database in the store]"),
+        click.option("--workers", type=click.IntRange(min=0),
+                     help="Processes at a time; 0 runs in this one.  [default: one a core]"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="unlearnbench")
 def cli() -> None:
@@ -82,33 +101,23 @@ def cli() -> None:
 
 @cli.command()
 @_sweep_options
-@click.option("--out", type=click.Path(path_type=Path), envvar="UNLEARNBENCH_OUT",
-              show_envvar=True, help="Records and leaderboard.  [default: results/<sweep name>]")
-@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", show_envvar=True,
-              help="MLflow server.  [default: a database in the store]")
-@click.option("--workers", type=click.IntRange(min=0),
-              help="Processes at a time; 0 runs in this one.  [default: one a core]")
-def run(
-    out: Path | None, tracking_uri: str | None, workers: int | None, **options: Any  # noqa: ANN401
-) -> None:
-    """Run a sweep; without SWEEP, the built-in quickstart.
+@_run_options
+def run(**options: Any) -> None:  # noqa: ANN401
+    r"""Run a sweep; without SWEEP, the built-in quickstart.
 
     \b
     unlearnbench run
     unlearnbench run my_sweep.toml --workers 4
     unlearnbench run --dataset cifar10 --model resnet18 --method scrub --method svd
     """
-    with _friendly_errors():
-        from .runner import run_sweep
+    with _friendly_errors("interrupted; what is finished is kept, the same command continues."):
+        from .runner import plan_sweep, run_sweep
 
-        spec = _read_spec(options)
-        where = _run_options(spec, options, out, tracking_uri, workers)
-        try:
+        spec, where, problems = _read(options)
+        if problems:
+            plan_sweep(spec, where, problems)  # raises, with all else that is wrong
+        with redirect_stdout(sys.stderr):  # plug-ins may print; standard output is the table's
             result = run_sweep(spec, where)
-        except KeyboardInterrupt:
-            click.echo("\nInterrupted. What is finished is kept; the same command continues.",
-                       err=True)
-            sys.exit(INTERRUPTED)
         _report(result)
         if any(record.status == "failed" for record in result.records):
             sys.exit(SOME_FAILED)
@@ -116,18 +125,20 @@ def run(
 
 @cli.command()
 @_sweep_options
+@_run_options
 def plan(**options: Any) -> None:  # noqa: ANN401
-    """Print the cells of a sweep and what would be trained, without running anything."""
+    """Print the cells of a sweep and what would be trained, without running anything.
+
+    Takes the same options as `run`.
+    """
     with _friendly_errors():
         from .planview import describe_plan
         from .runner import plan_sweep
         from .store import Store
 
-        spec = _read_spec(options)
-        where = _run_options(spec, options, None, None, None)
-        _, _, planned, _ = plan_sweep(spec, where)
-        store = Store(where.store) if where.store.exists() else None
-        click.echo(describe_plan(spec, planned, store))
+        spec, where, problems = _read(options)
+        _, _, planned, _ = plan_sweep(spec, where, problems, check_models=True)
+        click.echo(describe_plan(spec, planned, Store(where.store, create=False)))
 
 
 @cli.command()
@@ -140,9 +151,8 @@ def request(target: Path, **options: Any) -> None:  # noqa: ANN401
         from .files import write_text_atomically
         from .runner import plan_sweep
 
-        spec = _read_spec(options)
-        where = _run_options(spec, options, None, None, None)
-        sweep, data, planned, _ = plan_sweep(spec, where)
+        spec, where, problems = _read(options)
+        _, data, planned, _ = plan_sweep(spec, where, problems)
         requests = {c.request.hash: c for c in planned.cells}
         if len(requests) != 1:
             raise InputError(
@@ -150,7 +160,10 @@ def request(target: Path, **options: Any) -> None:  # noqa: ANN401
                 "name one dataset and one scenario with --dataset and --scenario."
             )
         cell = next(iter(requests.values()))
-        write_text_atomically(target, cell.request.to_json(cell.dataset, cell.scenario))
+        try:
+            write_text_atomically(target, cell.request.to_json(cell.dataset, cell.scenario))
+        except OSError as error:
+            raise InputError(f"`{target}` cannot be written: {error.strerror}.") from None
         click.echo(f"Forget request {cell.request.hash}: {len(cell.request.forget)} of "
                    f"{len(data[0].split.training)} training examples, in {target}")
 
@@ -185,30 +198,53 @@ def leaderboard(folder: Path) -> None:
         records = latest_by_key(read_records(folder / "records.jsonl"))
         if not records:
             raise InputError(f"`{folder / 'records.jsonl'}` holds no records.")
-        write_leaderboard(records, folder)
+        try:
+            write_leaderboard(records, folder)
+        except OSError as error:
+            raise InputError(f"`{folder}` cannot be written: {error.strerror}.") from None
         click.echo(terminal_table(records))
         click.echo(f"Leaderboard: {folder / 'leaderboard.html'}")
 
 
-def _read_spec(options: dict[str, Any]) -> SweepSpec:
-    """Read the sweep file and lay the command line over it."""
+def _read(options: dict[str, Any]) -> tuple[SweepSpec, RunOptions, Problems]:
+    """Read the sweep file and lay the command line over it; and note what is wrong with both."""
+    from .runner import RunOptions
     from .spec_string import split_specs
     from .sweep import read_sweep
+    from .tracking_uri import check_uri
 
+    problems = Problems()
     path: Path | None = options["sweep"]
     overrides: dict[str, Any] = {}
     for option in ("dataset", "model", "method", "scenario", "recipe"):
         if options[option]:
             overrides[f"{option}s"] = [s for text in options[option] for s in split_specs(text)]
-    if options["seeds"]:
-        overrides["seeds"] = _seeds(options["seeds"])
-    if options["time_limit"]:
+    if options["seeds"] is not None:
+        with problems.noted():
+            overrides["seeds"] = _seeds(options["seeds"])
+    if options["time_limit"] is not None:
         overrides["time_limit_s"] = options["time_limit"]
-    if options["name"]:
+    if options["name"] is not None:
         overrides["name"] = options["name"]
     elif path is None and (overrides or options["plugin"] or options["epochs"]):
         overrides["name"] = "custom"
-    return read_sweep(path, overrides, plugins=options["plugin"], epochs=options["epochs"])
+    try:
+        spec = read_sweep(path, overrides, plugins=options["plugin"], epochs=options["epochs"],
+                          problems=problems)
+    except InputError as error:  # no sweep to go on with
+        problems.note(error)
+        problems.raise_any()
+        raise
+    uri = options.get("tracking_uri")
+    if uri is not None:
+        with problems.noted():
+            check_uri(uri)
+    where = RunOptions(
+        store=options["store"], out=options.get("out") or Path("results") / spec.name,
+        data_root=options["data_root"], tracking_uri=uri, workers=options.get("workers"),
+        device=options["device"],
+    )
+    return spec, where, problems
 
 
 def _seeds(text: str) -> int | list[int]:
@@ -221,22 +257,6 @@ def _seeds(text: str) -> int | list[int]:
             f"`--seeds` must be a number of seeds, at least 1, or a list like 0,4,7; got `{text}`."
         )
     return numbers[0] if len(numbers) == 1 and "," not in text else numbers
-
-
-def _run_options(
-    spec: SweepSpec, options: dict[str, Any], out: Path | None, uri: str | None,
-    workers: int | None,
-) -> RunOptions:
-    from .runner import RunOptions
-    from .tracking import check_uri
-
-    if uri is not None:
-        check_uri(uri)
-    return RunOptions(
-        store=options["store"], out=out or Path("results") / spec.name,
-        data_root=options["data_root"], tracking_uri=uri, workers=workers,
-        device=options["device"],
-    )
 
 
 def _report(result: RunResult) -> None:
@@ -264,3 +284,10 @@ def main() -> None:
     except UnlearnBenchError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(BAD_INPUT)
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        # a thread may be inside C++ (MLflow's imports), which aborts when Python ends under it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)

@@ -114,11 +114,14 @@ class Dataset(Plugin, ABC):
         name: Registered name, kebab-case.
         reference: Where the data come from.
         about: Size and shape, in one phrase, for the listing.
+        downloads: Whether `load` may fetch files; then nothing is loaded for a sweep spec that is
+            known to be wrong already.
     """
 
     kind: ClassVar[str] = "dataset"
     reference: ClassVar[str]
     about: ClassVar[str]
+    downloads: ClassVar[bool] = False
 
     @abstractmethod
     def load(self, data_root: Path) -> ImageData:

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,9 @@ def resolve_device(wish: str) -> str:
         found.insert(0, "cuda")
     if wish == "auto":
         return found[0]
-    kind, _, index = wish.partition(":")
+    kind, colon, index = wish.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
-    known = kind in found and (not index or (index.isdigit() and int(index) < count))
+    known = kind in found and (not colon or (index.isdecimal() and int(index) < count))
     if not known:
         raise InputError(
             f"device `{wish}` is not available here; allowed: auto, {', '.join(found)}."
@@ -122,10 +123,8 @@ class PeakMemory:
 
             torch.cuda.reset_peak_memory_stats(self._device)
             return
-        try:
+        with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        except OSError:
-            pass
 
     def stop(self) -> int | None:
         """Return the mark in bytes, or None where it cannot be told."""

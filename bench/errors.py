@@ -1,19 +1,22 @@
 """Errors of unlearnbench.
 
-    UnlearnBenchError
-    ├── InputError (ValueError)        what a person typed or wrote; exit code 2, no traceback
-    │   ├── UnknownNameError (KeyError)    a name that no registry, file or enumeration knows
-    │   └── DataError                      data that is absent, damaged or cannot be downloaded
-    ├── StoreError (OSError)           the store cannot be written, or holds damaged files; exit code 2
-    ├── UndeclaredNeedError            a method touched what it had not declared
-    ├── DivergedError                  a model or its outputs are not finite
-    └── PluginError                    a plug-in that cannot be loaded
+UnlearnBenchError
+├── InputError (ValueError)        what a person typed or wrote; exit code 2, no traceback
+│   ├── UnknownNameError (KeyError)    a name that no registry, file or enumeration knows
+│   └── DataError                      data that is absent, damaged or cannot be downloaded
+├── StoreError (OSError)           the store cannot be written or is damaged; exit code 2
+├── UndeclaredNeedError            a method touched what it had not declared
+├── DivergedError                  a model or its outputs are not finite
+└── PluginError                    a plug-in that cannot be loaded
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+LONGEST = 1000  # characters of an error that a person is shown
 
 
 class UnlearnBenchError(Exception):
@@ -70,10 +73,47 @@ class PluginError(UnlearnBenchError, ImportError):
     """A plug-in that cannot be imported or breaks the interface."""
 
 
-def collect(*problems: InputError | None) -> InputError | None:
-    """Join several input errors into one, keeping every sentence once and in order."""
-    sentences: dict[str, None] = {}
-    for problem in problems:
-        if problem is not None:
-            sentences.update(dict.fromkeys(problem.sentences))
-    return InputError(*sentences) if sentences else None
+def describe(error: BaseException) -> str:
+    """Write an error on one line, without a full stop; ours need no type in front."""
+    try:
+        text = str(error)
+    except Exception:  # a plug-in's exception may fail at that too
+        text = ""
+    text = " ".join(text.split()).encode("utf-8", "replace").decode()
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]} …"
+    text = text.rstrip(".: ")
+    if not text:
+        return type(error).__name__
+    return text if isinstance(error, UnlearnBenchError) else f"{type(error).__name__}: {text}"
+
+
+class Problems:
+    """Input errors that are gathered, so that a person sees all of them at once."""
+
+    def __init__(self) -> None:
+        self._sentences: dict[str, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._sentences)
+
+    def note(self, error: InputError) -> None:
+        """Keep the sentences of an error."""
+        self._sentences.update(dict.fromkeys(error.sentences))
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note an input error that is raised inside, and go on behind."""
+        try:
+            yield
+        except InputError as error:
+            self.note(error)
+
+    def raise_any(self) -> None:
+        """Raise everything noted as one error, each sentence once and in order.
+
+        Raises:
+            InputError: If anything was noted.
+        """
+        if self._sentences:
+            raise InputError(*self._sentences)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -11,11 +14,23 @@ from .errors import DivergedError
 BATCH = 512
 
 
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module into eval mode inside, and back into its own mode after."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def logits(model: nn.Module, examples: ExampleSet) -> Tensor:
     """Logits of every example in order.
 
     Args:
-        model: Left in the mode in which it came.
+        model: Left in the mode in which it came, module by module.
         examples: N examples; served with the evaluation transform.
 
     Returns:
@@ -24,11 +39,9 @@ def logits(model: nn.Module, examples: ExampleSet) -> Tensor:
     Raises:
         DivergedError: If an output is not finite.
     """
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), torch.autocast(examples.ids.device.type, enabled=False):
+    off = torch.autocast(examples.ids.device.type, enabled=False)
+    with in_eval_mode(model), torch.no_grad(), off:
         parts = [model(batch.images).float() for batch in examples.batches(BATCH)]
-    model.train(was_training)
     out = torch.cat(parts) if parts else torch.zeros(0, 1, device=examples.ids.device)
     if not bool(torch.isfinite(out).all()):
         raise DivergedError(f"the model's outputs on the {examples.role} set are not finite.")

@@ -7,19 +7,24 @@ time limit.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import sys
+import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import forkserver
-from typing import Any
+from typing import Any, NoReturn
 
-from .errors import UnlearnBenchError
+from .errors import describe
 from .jobs import CellJob, OriginalJob, WorkerSettings
 
 PRELOAD = ["unlearnbench.bench.preload", "safetensors.torch"]
+UNFINISHED = 113  # exit code of a worker that a method ended with code 0
 
 Job = OriginalJob | CellJob
 
@@ -44,7 +49,15 @@ class Outcome:
 def start_server() -> None:
     """Begin to load torch and timm in the fork server, while the parent does other things."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
-    forkserver.ensure_running()
+    if threading.current_thread() is not threading.main_thread():
+        forkserver.ensure_running()
+        return
+    # Ctrl-C goes to all processes of the terminal: the parent alone answers it
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def execute(
@@ -55,7 +68,7 @@ def execute(
     workers: int,
     ready: Callable[[str], bool],
     time_limit_s: Callable[[CellJob], float | None],
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Run all jobs; a cell starts when its original is in the store.
 
     Args:
@@ -151,7 +164,7 @@ class _Processes(_Lanes):
         self._jobs: dict[Future[Any], tuple[str, float | None]] = {}
 
     def submit(self, job: Job, limit_s: float | None) -> None:
-        future = self._pool.schedule(_run, args=[job, self._settings], timeout=limit_s)
+        future = self._pool.schedule(_run_apart, args=[job, self._settings], timeout=limit_s)
         self._jobs[future] = (job.key, limit_s)
 
     def busy(self) -> bool:
@@ -185,13 +198,10 @@ def describe_failure(error: BaseException, limit_s: float | None = None) -> str:
     if code is not None and type(error).__name__ == "ProcessExpired":
         if code < 0:
             return f"its process died by signal {-code} ({_signal_name(-code)})"
-        return f"its process ended with exit code {code}"
-    text = " ".join(str(error).split()).rstrip(".")
-    if "out of memory" in text.lower() or isinstance(error, MemoryError):
-        return f"out of memory: {text or type(error).__name__}"
-    if isinstance(error, UnlearnBenchError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return f"its process ended with exit code {0 if code == UNFINISHED else code}"
+    text = describe(error)
+    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return f"out of memory: {text}" if out_of_memory else text
 
 
 def _signal_name(number: int) -> str:
@@ -201,15 +211,36 @@ def _signal_name(number: int) -> str:
         return "unknown"
 
 
+def _run_apart(job: Job, settings: WorkerSettings) -> Outcome:
+    """Entry point of a worker."""
+    leave, worker = os._exit, os.getpid()
+
+    def leave_unfinished(code: int) -> NoReturn:
+        leave(code or UNFINISHED if os.getpid() == worker else code)
+
+    # pebble takes exit code 0 for the regular end of a worker and would wait for the job for ever
+    os._exit = leave_unfinished
+    try:
+        return _run(job, settings)
+    except KeyboardInterrupt as error:  # the method's own: the parent answers Ctrl-C
+        return Outcome(job.key, describe_failure(error), traceback.format_exc())
+    finally:
+        os._exit = leave
+
+
 def _run(job: Job, settings: WorkerSettings) -> Outcome:
-    """Entry point of a worker; an exception comes back as text, which any process can read."""
+    """Run a job; an exception comes back as text, which any process can read."""
     from .cell import run_cell, run_original
 
     try:
-        if isinstance(job, OriginalJob):
-            busy_s = run_original(job, settings)
-        else:
-            busy_s = run_cell(job, settings)
-    except Exception as error:
-        return Outcome(job.key, describe_failure(error), traceback.format_exc())
+        with redirect_stdout(sys.stderr):  # standard output is the table's
+            if isinstance(job, OriginalJob):
+                busy_s = run_original(job, settings)
+            else:
+                busy_s = run_cell(job, settings)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a method may raise anything, SystemExit too
+        details = traceback.format_exc().encode("utf-8", "replace").decode()
+        return Outcome(job.key, describe_failure(error), details)
     return Outcome(job.key, None, busy_s=busy_s)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
+
+from .evaluate import in_eval_mode
 
 NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
 
@@ -21,7 +24,8 @@ class Layer:
         module: `nn.Conv2d` or `nn.Linear`.
         norm: Normalisation fed by this layer's output and nothing else, or None.
         output: Module whose output is the layer's channel activation: the activation function
-            that directly follows (before any residual addition), else `norm`, else the layer.
+            that directly follows (before any residual addition) and serves no other layer, else
+            `norm`, else the layer.
         is_stem: Whether it is the first layer that the image meets.
         is_head: Whether it gives the logits.
     """
@@ -47,10 +51,16 @@ class Layer:
 
 @dataclass
 class _Trace:
-    """What one forward pass showed: who first consumed the tensor that a module produced."""
+    """What one forward pass showed: which module's output went, untouched, into which."""
 
-    follower: dict[nn.Module, nn.Module] = field(default_factory=dict)
+    takers: dict[nn.Module, set[nn.Module]] = field(default_factory=dict)
+    makers: dict[nn.Module, set[nn.Module | None]] = field(default_factory=dict)
     order: list[nn.Module] = field(default_factory=list)
+
+    def follower(self, module: nn.Module) -> nn.Module | None:
+        """The one module that takes this one's output, if it takes nothing else."""
+        takers = self.takers.get(module, set())
+        return next((t for t in takers if len(takers) == 1 and self.makers[t] == {module}), None)
 
 
 def find_layers(model: nn.Module, image: Tensor) -> list[Layer]:
@@ -65,20 +75,28 @@ def find_layers(model: nn.Module, image: Tensor) -> list[Layer]:
         image: `(N, C, H, W)` float example batch on the model's device; one image is enough.
     """
     trace = _trace(model, image)
-    follower = trace.follower
+    heads = _heads(model)
     layers = [m for m in trace.order if isinstance(m, (nn.Conv2d, nn.Linear))]
     names = {module: name for name, module in model.named_modules()}
     found = []
     for position, module in enumerate(layers):
         assert isinstance(module, (nn.Conv2d, nn.Linear))
-        norm = follower.get(module)
+        norm = trace.follower(module)
         norm = norm if isinstance(norm, NORMS) else None
         last = norm if norm is not None else module
-        behind = follower.get(last)
+        behind = trace.follower(last)
         output = behind if behind is not None and _is_activation(behind) else last
+        is_head = module in heads if heads else position == len(layers) - 1
         found.append(Layer(names[module], module, norm, output,
-                           is_stem=position == 0, is_head=position == len(layers) - 1))
+                           is_stem=position == 0, is_head=is_head))
     return found
+
+
+def _heads(model: nn.Module) -> set[nn.Module]:
+    """The classifier as timm names it, which may be several layers; empty for other networks."""
+    named: Any = getattr(model, "get_classifier", tuple)()
+    parts = named if isinstance(named, (tuple, list)) else [named]
+    return {module for part in parts for module in part.modules()}
 
 
 def _is_activation(module: nn.Module) -> bool:
@@ -93,7 +111,7 @@ def _is_activation(module: nn.Module) -> bool:
 def _trace(model: nn.Module, image: Tensor) -> _Trace:
     """Run the model once with hooks on every leaf that can link a layer to its surroundings."""
     trace = _Trace()
-    produced: dict[int, tuple[nn.Module, int]] = {}  # id of a tensor -> its maker, its version
+    produced: dict[int, tuple[nn.Module | None, int]] = {}  # id of a tensor -> maker, version
     alive: list[Tensor] = []  # so that no id is used twice
     interesting = [
         m for m in model.modules()
@@ -101,10 +119,14 @@ def _trace(model: nn.Module, image: Tensor) -> _Trace:
     ]
 
     def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        tensor = inputs[0] if inputs else None  # None if it was given by keyword
+        maker, version = produced.get(id(tensor), (None, -1))
         # the version rises with every change in place, so equal versions mean untouched
-        maker, version = produced.get(id(inputs[0]), (module, -1))
-        if maker is not module and version == inputs[0]._version:
-            trace.follower.setdefault(maker, module)
+        if tensor is None or tensor._version != version:
+            maker = None
+        trace.makers.setdefault(module, set()).add(maker)
+        if maker is not None:
+            trace.takers.setdefault(maker, set()).add(module)
 
     def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         alive.append(output)
@@ -113,16 +135,13 @@ def _trace(model: nn.Module, image: Tensor) -> _Trace:
             trace.order.append(module)
 
     handles: list[RemovableHandle] = []
-    was_training = model.training
-    model.eval()
     try:
         for module in interesting:
             handles.append(module.register_forward_pre_hook(before))
             handles.append(module.register_forward_hook(after))
-        with torch.no_grad():
+        with in_eval_mode(model), torch.no_grad():
             model(image)
     finally:
         for handle in handles:
             handle.remove()
-        model.train(was_training)
     return trace

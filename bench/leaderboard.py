@@ -130,7 +130,9 @@ def _table(dataset: str, model: str, scenario: str, records: list[Record]) -> Ta
     cells = _with_retrained(_cells(records))
     recipes = tuple(dict.fromkeys(cells["recipe"]))
     ok = cells[cells["status"] == "ok"]
-    rows = [row for recipe in recipes for row in _reference_rows(recipe, cells)]
+    # a recipe whose methods all declined has nothing to be compared with
+    used = [r for r in recipes if (cells.loc[cells["recipe"] == r, "status"] != "skipped").any()]
+    rows = [row for recipe in used for row in _reference_rows(recipe, cells)]
     methods = cells[~cells["name"].isin(list(REFERENCES))]
     rows += [_row(group, "method") for _, group in methods.groupby(["recipe", "label"], sort=False)]
     return Table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from typing import Any
 
 from .registry import DATASETS, METHODS, Registry
 from .scenario import SCENARIOS
@@ -20,15 +21,14 @@ def listing(what: str, pattern: str = NO_PATTERN) -> Iterator[str]:
         return
     rows = {"methods": _methods, "datasets": _datasets, "scenarios": _scenarios}[what]()
     kept = [row for row in rows if not pattern or fnmatch(row[0], pattern)]
-    widths = [max((len(row[i]) for row in kept), default=0) for i in range(len(kept[0]))] if (
-        kept) else []
+    widths = [max(map(len, column)) for column in zip(*kept, strict=True)]
     for row in kept:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         yield "  ".join(cells).rstrip()
 
 
 def _methods() -> list[tuple[str, ...]]:
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             cls.name,
             "needs " + (", ".join(sorted(cls.needs)) or "nothing")
@@ -43,7 +43,9 @@ def _methods() -> list[tuple[str, ...]]:
 
 
 def _datasets() -> list[tuple[str, ...]]:
-    rows = [(cls.name, cls.about, cls.reference) for cls in DATASETS.classes()]
+    rows: list[tuple[str, ...]] = [
+        (cls.name, cls.about, cls.reference) for cls in DATASETS.classes()
+    ]
     return rows + _broken(DATASETS, 3)
 
 
@@ -53,7 +55,7 @@ def _scenarios() -> list[tuple[str, ...]]:
     ]
 
 
-def _broken(registry: Registry[object], columns: int) -> list[tuple[str, ...]]:  # type: ignore[type-var]
+def _broken(registry: Registry[Any], columns: int) -> list[tuple[str, ...]]:
     return [
         (name, f"broken plug-in: {reason}", *[""] * (columns - 2))
         for name, reason in sorted(registry.broken.items())

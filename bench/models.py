@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from math import gcd
+from typing import Any, Literal
 
 import timm
 import torch
@@ -15,6 +16,7 @@ from .modelspec import ModelSpec
 
 SMALL_IMAGE = 64  # pixels; above it, the architecture's own stem is kept
 PATCH_GRID = 8  # patches along a side that a small image is cut into
+POOLS = ("maxpool", "features.pool0", "features.conv1_pool", "pool0", "stem.pool", "stem_pool")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class ModelInfo:
     """What was built.
 
     Attributes:
-        stem: `small` if the stem was adapted to small images, else `own`.
+        stem: `small` if the stem differs from the architecture's own, else `own`.
         parameters: Number of trainable parameters.
         input_size: Channels, height, width.
     """
@@ -40,11 +42,12 @@ class ModelInfo:
 def build_model(
     spec: ModelSpec, num_classes: int, image_shape: tuple[int, int, int], seed: int
 ) -> nn.Module:
-    """Build a freshly initialised (or pretrained) model.
+    """Build a freshly initialised model.
 
     A stem that would throw a small image away is replaced by a 3x3 convolution of stride 1
-    without max-pooling; models that cut patches get patches of an eighth of the side. This is
-    done for images of at most 64 pixels unless `stem=own` says otherwise.
+    without max-pooling; models that cut patches get patches of about an eighth of the side. This
+    is done for images of at most 64 pixels unless `stem=own` says otherwise. Where an
+    architecture does not allow it, `auto` keeps its own stem and `small` is an error.
 
     Args:
         spec: Architecture and keyword arguments.
@@ -58,45 +61,42 @@ def build_model(
     Raises:
         InputError: If there is no such architecture, or it refuses its arguments or the image.
     """
+    check_name(spec)
+    small = _wants_small_stem(spec, image_shape)
+    try:
+        return _build(spec, num_classes, image_shape, seed, small=small)
+    except InputError:
+        if not small or spec.stem == "small":
+            raise
+    return _build(spec, num_classes, image_shape, seed, small=False)
+
+
+def check_name(spec: ModelSpec) -> None:
+    """Check that timm knows the architecture.
+
+    Raises:
+        UnknownNameError: If it does not.
+    """
     if not timm.is_model(spec.name):
         raise UnknownNameError("model", spec.name, timm.list_models(),
                                note="`unlearnbench ls models PATTERN` lists them.")
-    small = _wants_small_stem(spec, image_shape)
-    kwargs: dict[str, Any] = {"num_classes": num_classes, "in_chans": image_shape[0]}
-    config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True)
-    if config is not None and config.fixed_input_size:
-        kwargs["img_size"] = image_shape[1:]
-        if small and str(config.first_conv).endswith("proj"):
-            kwargs["patch_size"] = max(1, image_shape[1] // PATCH_GRID)
-    kwargs |= spec.kwargs
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model = timm.create_model(spec.name, pretrained=False, **kwargs)
-            if small:
-                _adapt_stem(model)
-            _check_forward(model, image_shape, num_classes)
-        except Exception as error:  # timm and torch raise many kinds for a bad argument
-            reason = str(error).strip().split("\n", 1)[0].rstrip(".")
-            raise InputError(
-                f"timm cannot build model `{spec}` for images of shape {image_shape}: "
-                f"{type(error).__name__}: {reason}."
-            ) from error
-    return cast(nn.Module, model)
 
 
 def describe_model(
     spec: ModelSpec, model: nn.Module, image_shape: tuple[int, int, int]
 ) -> ModelInfo:
-    """Say what was built."""
+    """Say what was built, by comparison with the architecture as timm makes it."""
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    stem: Literal["small", "own"] = "small" if _wants_small_stem(spec, image_shape) else "own"
-    return ModelInfo(stem, count, image_shape)
+    with torch.device("meta"):  # shapes only, no memory and no random numbers
+        own = timm.create_model(spec.name, in_chans=image_shape[0], **spec.kwargs)
+    same = _stem_parts(model) == _stem_parts(own)
+    return ModelInfo("own" if same else "small", count, image_shape)
 
 
 def list_models(pattern: str = "") -> list[str]:
     """Architecture names known to timm that match a wildcard pattern."""
-    return cast("list[str]", timm.list_models(pattern))
+    names: list[str] = timm.list_models(pattern)
+    return names
 
 
 def _wants_small_stem(spec: ModelSpec, image_shape: tuple[int, int, int]) -> bool:
@@ -105,34 +105,80 @@ def _wants_small_stem(spec: ModelSpec, image_shape: tuple[int, int, int]) -> boo
     return spec.stem == "small"
 
 
+def _build(
+    spec: ModelSpec, num_classes: int, image_shape: tuple[int, int, int], seed: int, *, small: bool
+) -> nn.Module:
+    kwargs: dict[str, Any] = {"num_classes": num_classes, "in_chans": image_shape[0]}
+    config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True)
+    if config is not None and config.fixed_input_size:
+        kwargs["img_size"] = image_shape[1:]
+        if small and str(config.first_conv).endswith("proj"):
+            kwargs["patch_size"] = _patch_size(*image_shape[1:])
+    kwargs |= spec.kwargs
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model: nn.Module = timm.create_model(spec.name, pretrained=False, **kwargs)
+            if small:
+                _adapt_stem(model)
+            _check_patches(model, image_shape)
+            _check_forward(model, image_shape, num_classes)
+        except Exception as error:  # timm and torch raise many kinds for a bad argument
+            reason = str(error).strip().split("\n", 1)[0].rstrip(".")
+            raise InputError(
+                f"timm cannot build model `{spec}` for images of shape {image_shape}: "
+                f"{type(error).__name__}: {reason}."
+            ) from error
+    return model
+
+
+def _patch_size(height: int, width: int) -> int:
+    """The side nearest to an eighth of the image's that cuts it without remainder."""
+    common = gcd(height, width)
+    sizes = [size for size in range(1, common + 1) if common % size == 0]
+    return min(sizes, key=lambda size: abs(size - height / PATCH_GRID))
+
+
 def _adapt_stem(model: nn.Module) -> None:
     """Make the first convolution 3x3 with stride 1 and drop the pooling that follows it."""
-    config: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
-    first = config.get("first_conv")
-    for named in [first] if isinstance(first, str) else list(first or ()):
-        name, conv = _first_convolution(model, named)
-        if conv is None or name.endswith("proj"):
+    for name, conv in _first_convolutions(model):
+        if name.endswith("proj") and _config(model).get("fixed_input_size"):
             continue  # patch embeddings are set by `patch_size`
         if max(conv.stride) == 1 and max(conv.kernel_size) <= 3:
             continue
-        small = nn.Conv2d(conv.in_channels, conv.out_channels, 3, 1, 1,
+        kernel = min(3, max(conv.kernel_size))
+        small = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, 1, kernel // 2,
                           groups=conv.groups, bias=conv.bias is not None)
         nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
         if small.bias is not None:
             nn.init.zeros_(small.bias)
         model.set_submodule(name, small)
-    for name in ("maxpool", "features.pool0", "stem.pool", "stem_pool"):
+    for name in POOLS:
         if _submodule(model, name) is not None:
             model.set_submodule(name, nn.Identity())
 
 
-def _first_convolution(model: nn.Module, name: str) -> tuple[str, nn.Conv2d | None]:
-    """The convolution of that name, or the first within the module of that name (deep stems)."""
-    within = _submodule(model, name)
-    for inner, module in within.named_modules() if within is not None else ():
-        if isinstance(module, nn.Conv2d):
-            return f"{name}.{inner}" if inner else name, module
-    return name, None
+def _stem_parts(model: nn.Module) -> list[object]:
+    """All that `_build` may change: first convolutions, patches, pooling."""
+    convolutions = [(conv.kernel_size, conv.stride) for _, conv in _first_convolutions(model)]
+    return [convolutions, [type(_submodule(model, name)) for name in POOLS]]
+
+
+def _first_convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
+    """The convolutions that timm names as first; of a deep stem that it names, the first."""
+    names = _config(model).get("first_conv") or ()
+    found = []
+    for name in [names] if isinstance(names, str) else names:
+        within = _submodule(model, name)
+        inner = [(f"{name}.{n}" if n else name, m)
+                 for n, m in (within.named_modules() if within is not None else ())
+                 if isinstance(m, nn.Conv2d)]
+        found += inner[:1]
+    return found
+
+
+def _config(model: nn.Module) -> Mapping[str, Any]:
+    return getattr(model, "pretrained_cfg", None) or {}
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:
@@ -140,6 +186,16 @@ def _submodule(model: nn.Module, name: str) -> nn.Module | None:
         return model.get_submodule(name)
     except AttributeError:
         return None
+
+
+def _check_patches(model: nn.Module, image_shape: tuple[int, int, int]) -> None:
+    """Refuse patches that leave a border of the image unseen."""
+    if not _config(model).get("fixed_input_size"):
+        return
+    for _, conv in _first_convolutions(model):
+        sizes = zip(image_shape[1:], conv.kernel_size, strict=True)
+        if conv.kernel_size == conv.stride and any(side % patch for side, patch in sizes):
+            raise ValueError(f"its patches of {conv.kernel_size} pixels do not divide the image")
 
 
 def _check_forward(model: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:

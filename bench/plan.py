@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .dataset import Dataset, ImageData
-from .errors import InputError, collect
+from .errors import DataError, InputError, Problems, describe
 from .jobs import CellJob, OriginalJob, PluginText, RecipeText
 from .keys import content_key
 from .modelspec import ModelSpec
@@ -79,21 +80,24 @@ class Plan:
     originals: dict[str, OriginalJob] = field(default_factory=dict)
 
 
-def load_data(sweep: Sweep, load: Mapping[str, ImageData]) -> list[LoadedData]:
-    """Split the images of every dataset of the sweep.
+def load_data(dataset: Dataset, data_root: Path, validation_fraction: float) -> LoadedData:
+    """Load a dataset and split it.
 
-    Args:
-        sweep: The sweep.
-        load: Images by the dataset's spec.
+    Raises:
+        InputError: If its images cannot be had; a plug-in may raise anything.
     """
-    fraction = sweep.spec.validation_fraction
-    return [
-        LoadedData(d, load[d.spec], split_validation(load[d.spec], fraction))
-        for d in sweep.datasets
-    ]
+    try:
+        images = dataset.load(data_root)
+        return LoadedData(dataset, images, split_validation(images, validation_fraction))
+    except InputError:
+        raise
+    except Exception as error:
+        raise DataError(f"dataset `{dataset.spec}` cannot be loaded: {describe(error)}.") from error
 
 
-def make_plan(sweep: Sweep, data: Iterable[LoadedData], device: str) -> Plan:
+def make_plan(
+    sweep: Sweep, data: Iterable[LoadedData], device: str, problems: Problems | None = None
+) -> Plan:
     """Lay out all cells with their keys.
 
     Args:
@@ -101,29 +105,26 @@ def make_plan(sweep: Sweep, data: Iterable[LoadedData], device: str) -> Plan:
         data: Its datasets, loaded.
         device: `cpu`, `cuda`, …; part of the key of a cell, whose times depend on it, and of
             nothing else.
+        problems: Where to note what is wrong; without it, it is raised.
 
     Raises:
         InputError: For every scenario that does not fit its dataset, together.
     """
     cells: list[Cell] = []
     originals: dict[str, OriginalJob] = {}
-    problems: list[InputError] = []
+    noted = Problems() if problems is None else problems
     for loaded in data:
         for scenario in sweep.scenarios:
-            try:
+            with noted.noted():
                 request = scenario.request(loaded.images, loaded.split)
-            except InputError as error:
-                problems.append(error)
-                continue
-            for model in sweep.models:
-                table = _table(sweep, loaded, model, scenario, request, device)
-                cells += table
-                for cell in table:
-                    if not cell.skip:
-                        originals.setdefault(cell.job.original.key, cell.job.original)
-    error = collect(*problems)
-    if error is not None:
-        raise error
+                for model in sweep.models:
+                    table = _table(sweep, loaded, model, scenario, request, device)
+                    cells += table
+                    for cell in table:
+                        if not cell.skip:
+                            originals.setdefault(cell.job.original.key, cell.job.original)
+    if problems is None:
+        noted.raise_any()
     return Plan(cells, originals)
 
 
@@ -169,7 +170,18 @@ def _skip_reasons(
         validation_size=len(loaded.split.validation), num_classes=loaded.images.num_classes,
         image_shape=loaded.images.image_shape,
     )
-    return tuple(method.unsupported_reasons(facts))
+    try:
+        reasons = method.unsupported_reasons(facts)
+    except Exception as error:  # a plug-in's code may raise anything
+        raise InputError(
+            f"method `{method.spec}`: `unsupported_reasons` raised {describe(error)}."
+        ) from error
+    if not isinstance(reasons, list):
+        raise InputError(
+            f"method `{method.spec}`: `unsupported_reasons` must return a list of sentences; "
+            f"got {reasons!r}."
+        )
+    return tuple(map(str, reasons))
 
 
 def _cell(

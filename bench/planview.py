@@ -9,16 +9,16 @@ from .store import Store
 from .sweep import SweepSpec
 
 
-def describe_plan(spec: SweepSpec, plan: Plan, store: Store | None) -> str:
+def describe_plan(spec: SweepSpec, plan: Plan, store: Store) -> str:
     """List the cells with their state, and count what would be trained.
 
     Args:
         spec: The sweep.
         plan: Its cells.
-        store: Where results may be already; None if there is no store yet.
+        store: Where results may be already.
     """
     states = {cell.key: _state(cell, store) for cell in plan.cells}
-    originals = {key for key in plan.originals if store is None or not store.has("original", key)}
+    originals = {key for key in plan.originals if not store.has("original", key)}
     needed = originals & {c.job.original.key for c in plan.cells if states[c.key] == "to run"}
     lines = []
     table = None
@@ -26,9 +26,9 @@ def describe_plan(spec: SweepSpec, plan: Plan, store: Store | None) -> str:
         here = (cell.dataset, cell.model, cell.scenario)
         if here != table:
             table = here
+            sizes = f"{len(cell.request.forget)} to forget, {len(cell.request.retain)} to retain"
             lines += ["", f"{cell.dataset} · {cell.model} · {cell.scenario}",
-                      f"  forget request {cell.request.hash}: {len(cell.request.forget)} to forget, "
-                      f"{len(cell.request.retain)} to retain"]
+                      f"  forget request {cell.request.hash}: {sizes}"]
         reason = f": {'; '.join(cell.skip)}" if cell.skip else ""
         lines.append(f"  {cell.method.spec:<40} {cell.recipe.name:<12} seed {cell.seed:<4} "
                      f"{states[cell.key]}{reason}")
@@ -45,7 +45,7 @@ def describe_plan(spec: SweepSpec, plan: Plan, store: Store | None) -> str:
     return "\n".join(lines[1:])
 
 
-def _state(cell: Cell, store: Store | None) -> str:
+def _state(cell: Cell, store: Store) -> str:
     if cell.skip:
         return "skipped"
-    return "done" if store is not None and store.has("cell", cell.key) else "to run"
+    return "done" if store.has("cell", cell.key) else "to run"

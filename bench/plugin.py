@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from .errors import InputError, UnknownNameError
 from .keys import digest_bytes
@@ -73,15 +74,13 @@ class Plugin(BaseModel):
 def explain(error: ValidationError, owner: str, model: type[BaseModel]) -> InputError:
     """Turn pydantic's report into sentences that name the thing, the value and what is allowed."""
     sentences = []
-    for problem in error.errors():
+    for problem in _without_branches(error.errors(), model):
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            field = str(problem["loc"][-1])
-            if len(problem["loc"]) == 1:
-                unknown = UnknownNameError("key", field, model.model_fields)
-                sentences.append(f"{owner}: {unknown.sentences[0]}")
-            else:
-                sentences.append(f"{owner}: unknown key `{where}`.")
+            *tables, field = problem["loc"]
+            unknown = UnknownNameError("key", str(field), _fields_at(model, tables))
+            table = f", `[{'.'.join(map(str, tables))}]`" if tables else ""
+            sentences.append(f"{owner}{table}: {unknown.sentences[0]}")
         elif problem["type"] == "missing":
             sentences.append(f"{owner}: `{where}` is missing.")
         elif problem["type"] == "value_error":
@@ -89,6 +88,36 @@ def explain(error: ValidationError, owner: str, model: type[BaseModel]) -> Input
             prefix = f"`{where}`: " if where else ""
             sentences.append(f"{owner}: {prefix}{reason.rstrip('.')}.")
         else:
-            message = problem["msg"].removeprefix("Input ").rstrip(".")
-            sentences.append(f"{owner}: `{where}` {message}; got {problem['input']!r}.")
+            sentences.append(f"{owner}: `{where}` {_wish(problem)}; got {problem['input']!r}.")
     return InputError(*dict.fromkeys(sentences))
+
+
+def _fields_at(model: type[BaseModel], tables: Sequence[int | str]) -> Iterable[str]:
+    """Names of the fields of a table inside a model; none where they cannot be told."""
+    found: Any = model
+    for name in tables:
+        field = getattr(found, "model_fields", {}).get(name)
+        found = None if field is None else field.annotation
+    return list(getattr(found, "model_fields", {}))
+
+
+def _wish(problem: ErrorDetails) -> str:
+    return problem["msg"].removeprefix("Input ").rstrip(".")
+
+
+def _without_branches(
+    problems: list[ErrorDetails], model: type[BaseModel]
+) -> Iterator[ErrorDetails]:
+    """Join the problems that one value has with each branch of a union."""
+    groups: dict[tuple[object, ...], list[ErrorDetails]] = {}
+    for problem in problems:
+        *place, last = problem["loc"] or ("",)
+        is_branch = place and isinstance(last, str) and last not in _fields_at(model, place)
+        is_branch = is_branch and problem["type"] != "extra_forbidden"
+        groups.setdefault((*place, ... if is_branch else last), []).append(problem)
+    for first, *others in groups.values():
+        if others:
+            wishes = [_wish(problem) for problem in (first, *others)]
+            wishes[1:] = [wish.removeprefix("should be ") for wish in wishes[1:]]
+            first |= {"loc": first["loc"][:-1], "msg": " or ".join(wishes)}
+        yield first

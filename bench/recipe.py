@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .errors import UnknownNameError
+from .errors import InputError, UnknownNameError
 from .registry import METHODS
 from .spec_string import format_spec, parse_spec
 from .unlearner import Unlearner
@@ -89,7 +89,9 @@ def create_recipe(text: str, settings: TrainingSettings) -> Recipe:
         InputError: If no method makes a recipe of that name, or a parameter is wrong.
     """
     spec = parse_spec(text, "recipe")
-    if spec.name == PLAIN and not spec.params:
+    if spec.name == PLAIN:
+        if spec.params:
+            raise InputError(f"recipe `{PLAIN}` has no parameters; got `{text}`.")
         return Recipe(PLAIN, settings)
     makers = {cls.recipe: cls for cls in METHODS.classes() if cls.recipe is not None}
     if spec.name not in makers:

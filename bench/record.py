@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,7 +13,7 @@ from .errors import DataError, InputError
 from .files import write_text_atomically
 from .spec_string import format_spec
 
-SCHEMA = "unlearnbench.record/1"
+SCHEMA: Final = "unlearnbench.record/1"
 REQUIRED_METRICS = ("retain_acc", "forget_acc", "test_acc")
 
 Status = Literal["ok", "failed", "skipped"]
@@ -90,6 +90,8 @@ class Record(BaseModel):
                 raise ValueError("an ok record has no reason")
         elif not self.reason:
             raise ValueError(f"a {self.status} record needs a reason")
+        elif self.metrics:
+            raise ValueError(f"a {self.status} record has no metrics")
         outside = {k: v for k, v in self.metrics.items() if k.endswith("_acc") and not 0 <= v <= 1}
         if outside:
             raise ValueError(f"accuracies are fractions in [0, 1]; got {outside}")
@@ -122,8 +124,12 @@ def read_records(path: Path) -> list[Record]:
         path = path / "records.jsonl"
     if not path.is_file():
         raise DataError(f"there are no records at `{path}`; run a sweep first.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"`{path}` does not hold records: it is not UTF-8 text.") from None
     records, problems = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

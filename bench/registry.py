@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from .dataset import Dataset, check_dataset
-from .errors import InputError, PluginError, UnknownNameError
+from .errors import InputError, PluginError, Problems, UnknownNameError, describe
 from .keys import digest_bytes
 from .plugin import Plugin
 from .spec_string import parse_spec
@@ -127,7 +127,7 @@ class Registry(Generic[P]):
             try:
                 self._add_entry_point(entry)
             except (Exception, SystemExit) as error:  # somebody else's code may raise anything
-                self.broken[entry.name] = _describe(error)
+                self.broken[entry.name] = describe(error)
 
     def _add_entry_point(self, entry: importlib.metadata.EntryPoint) -> None:
         loaded = entry.load()
@@ -159,35 +159,38 @@ def load_plugin_files(paths: Iterable[str | Path]) -> None:
     """Register the methods and datasets that Python files define (`--plugin`).
 
     Raises:
-        InputError: If a file is missing, cannot be imported, defines nothing, or takes a name
-            that is in use.
+        InputError: For every file that is missing, cannot be imported, defines nothing, or takes
+            a name that is in use, together.
     """
+    problems = Problems()
     for path in map(Path, paths):
-        if not path.is_file():
-            raise InputError(f"plug-in file `{path}` does not exist.")
+        with problems.noted():
+            _load_plugin_file(path)
+    problems.raise_any()
+
+
+def _load_plugin_file(path: Path) -> None:
+    try:
         source = path.read_bytes()
-        name = f"unlearnbench_plugin_{path.stem}_{digest_bytes(source)[:10]}"
-        if name in sys.modules:
-            continue
-        spec = importlib.util.spec_from_file_location(name, path.resolve())
-        if spec is None or spec.loader is None:
-            raise InputError(f"plug-in file `{path}` is not a Python file.")
-        module = importlib.util.module_from_spec(spec)
-        METHODS.names(), DATASETS.names()  # ours first, so that a clash names the newcomer
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-            added = METHODS.add_module(module, str(path)) + DATASETS.add_module(module, str(path))
-        except (Exception, SystemExit) as error:
-            del sys.modules[name]
-            raise InputError(f"cannot load plug-in file `{path}`: {_describe(error)}.") from error
-        if not added:
-            del sys.modules[name]
-            raise InputError(f"plug-in file `{path}` defines no method and no dataset.")
-
-
-def _describe(error: BaseException) -> str:
-    """Write an error on one line, without a full stop; ours need no type in front."""
-    text = " ".join(str(error).split())
-    ours = isinstance(error, PluginError)
-    return (text if ours else f"{type(error).__name__}: {text}").rstrip(".: ")
+    except FileNotFoundError:
+        raise InputError(f"plug-in file `{path}` does not exist.") from None
+    except OSError as error:
+        raise InputError(f"plug-in file `{path}` cannot be read: {error.strerror}.") from None
+    name = f"unlearnbench_plugin_{path.stem}_{digest_bytes(source)[:10]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise InputError(f"plug-in file `{path}` is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    METHODS.names(), DATASETS.names()  # ours first, so that a clash names the newcomer
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+        added = METHODS.add_module(module, str(path)) + DATASETS.add_module(module, str(path))
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise InputError(f"cannot load plug-in file `{path}`: {describe(error)}.") from error
+    if not added:
+        del sys.modules[name]
+        raise InputError(f"plug-in file `{path}` defines no method and no dataset.")

@@ -11,7 +11,6 @@ from .record import Record
 from .store import Store
 from .sweep import SweepSpec
 
-
 Results = Mapping[str, Mapping[str, Any]]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -14,14 +15,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .dataset import ImageData
 from .datastore import put_images
 from .environment import cpu_count, resolve_device
-from .errors import InputError, StoreError, collect
+from .errors import Problems, StoreError
 from .executor import Outcome, execute, start_server
 from .files import write_text_atomically
 from .jobs import WorkerSettings
-from .plan import Cell, LoadedData, Plan, load_data, make_plan
+from .plan import LoadedData, Plan, load_data, make_plan
 from .record import Record, write_records
 from .results import assemble, stored_results
 from .store import Store
@@ -73,35 +73,40 @@ class RunResult:
     summary: dict[str, float] = field(default_factory=dict)
 
 
-def load_images(sweep: Sweep, data_root: Path) -> dict[str, ImageData]:
-    """Load every dataset of a sweep.
-
-    Raises:
-        InputError: One sentence for every dataset that cannot be had.
-    """
-    images: dict[str, ImageData] = {}
-    problems: list[InputError] = []
-    for dataset in sweep.datasets:
-        try:
-            images[dataset.spec] = dataset.load(data_root)
-        except InputError as error:
-            problems.append(error)
-    error = collect(*problems)
-    if error is not None:
-        raise error
-    return images
-
-
-def plan_sweep(spec: SweepSpec, options: RunOptions) -> tuple[Sweep, list[LoadedData], Plan, str]:
+def plan_sweep(
+    spec: SweepSpec,
+    options: RunOptions,
+    problems: Problems | None = None,
+    *,
+    check_models: bool = False,
+) -> tuple[Sweep, list[LoadedData], Plan, str]:
     """Resolve a spec, load its data and lay out its cells, without training anything.
 
+    Args:
+        spec: The sweep.
+        options: Where and how.
+        problems: What is known to be wrong already; raised together with the rest.
+        check_models: Build every architecture, which takes timm's import.
+
     Raises:
-        InputError: For all that is wrong with the spec or its data.
+        InputError: For all that is wrong with the spec or its data, together.
     """
-    sweep = resolve(spec)
-    data = load_data(sweep, load_images(sweep, options.data_root))
-    device = resolve_device(options.device)
-    return sweep, data, make_plan(sweep, data, device), device
+    problems = problems or Problems()
+    sweep = resolve(spec, problems)
+    device = "cpu"
+    with problems.noted():
+        device = resolve_device(options.device)
+    data: list[LoadedData] = []
+    for dataset in sweep.datasets:
+        if problems and dataset.downloads:
+            continue  # nobody waits for a download to be told of a misspelt name
+        with problems.noted():
+            data.append(load_data(dataset, options.data_root, spec.validation_fraction))
+    plan = make_plan(sweep, data, device, problems)
+    if problems or check_models:
+        _check_models(sweep, data, problems)
+    problems.raise_any()
+    return sweep, data, plan, device
 
 
 def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
@@ -113,11 +118,10 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
         KeyboardInterrupt: After the records of all finished cells are written.
     """
     began = time.perf_counter()
-    store = Store(options.store)
-    _check_writable(options.out)
-    if options.workers != 0 and not store.holds("cell"):
+    if options.workers != 0 and not Store(options.store, create=False).holds("cell"):
         start_server()  # there will be work: load torch there while we load it here
     sweep, data, plan, device = plan_sweep(spec, options)
+    store = Store(options.store, create=False)
     todo = [cell for cell in plan.cells if not cell.skip and not store.has("cell", cell.key)]
     originals = [
         job for key, job in plan.originals.items()
@@ -127,7 +131,12 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
     if todo:
         if workers:
             start_server()
-        _check_models(sweep, data)
+        problems = Problems()
+        _check_models(sweep, data, problems)
+        problems.raise_any()
+    store = Store(options.store)  # from here on there are no mistakes left to report
+    _check_writable(options.out)
+    if todo:
         for loaded in data:
             put_images(store, loaded.images)
     tracker = Tracker(options.tracking_uri, options.store, spec.name)
@@ -150,6 +159,8 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
         except KeyboardInterrupt:
             reporter.write()
             raise
+        finally:
+            outcomes.close()
     return reporter.end(began, workers, len(originals) + len(todo))
 
 
@@ -196,7 +207,7 @@ class _Reporter:
 
     def _fail(self, outcome: Outcome, label: str, bar: Any) -> None:  # noqa: ANN401
         self.failures[outcome.key] = outcome.reason or "unknown"
-        bar.write(f"failed: {label}: {outcome.reason}.", file=bar.fp)
+        bar.write(f"failed: {label}: {outcome.reason}.", file=sys.stderr)
         if outcome.details:
             path = self.out / "failures" / f"{outcome.key[:12]}.log"
             write_text_atomically(path, f"{label}\n\n{outcome.details}")
@@ -246,20 +257,15 @@ class _Reporter:
         return RunResult(records, self.out, self.tracker.ui_command(), tracked, jobs, summary)
 
 
-def _check_models(sweep: Sweep, data: Sequence[LoadedData]) -> None:
+def _check_models(sweep: Sweep, data: Sequence[LoadedData], problems: Problems) -> None:
     """Build every architecture once for every dataset, so that a bad one is known at once."""
-    from .models import build_model
+    from .models import build_model, check_name
 
-    problems: list[InputError] = []
     for model in sweep.models:
-        for loaded in data:
-            try:
+        with problems.noted():
+            check_name(model)
+            for loaded in data:
                 build_model(model, loaded.images.num_classes, loaded.images.image_shape, 0)
-            except InputError as error:
-                problems.append(error)
-    error = collect(*problems)
-    if error is not None:
-        raise error
 
 
 def _check_writable(out: Path) -> None:
@@ -267,9 +273,11 @@ def _check_writable(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
-        raise StoreError(f"the output folder `{out}` cannot be written: {error.strerror}.") from None
+        raise StoreError(
+            f"the output folder `{out}` cannot be written: {error.strerror}."
+        ) from None
 
 
 def _workers(wish: int | None, device: str) -> int:

@@ -205,27 +205,35 @@ class IdsScenario(Scenario):
         """Return the ids in the file."""
         if not self.file.is_file():
             raise DataError(f"scenario `{self.spec}`: the file `{self.file}` does not exist.")
-        text = self.file.read_text(encoding="utf-8")
         try:
+            text = self.file.read_text(encoding="utf-8")
             if text.lstrip().startswith("{"):
-                return self._from_request(json.loads(text), data)
-            ids = [int(line) for line in text.split()]
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            if isinstance(error, InputError):
-                raise
+                ids = self._from_request(json.loads(text), data)
+            else:
+                ids = [int(line) for line in text.split()]
+            return np.asarray(ids, dtype=np.int64)
+        except InputError:
+            raise
+        except OSError as error:
+            raise DataError(
+                f"scenario `{self.spec}`: `{self.file}` cannot be read: {error.strerror}."
+            ) from None
+        except (ValueError, TypeError, KeyError, OverflowError):
             raise InputError(
                 f"scenario `{self.spec}`: `{self.file}` is neither an exported forget request "
                 f"nor a list of whole numbers, one a line."
             ) from None
-        return np.asarray(ids, dtype=np.int64)
 
-    def _from_request(self, content: dict[str, Any], data: ImageData) -> Ids:
+    def _from_request(self, content: dict[str, Any], data: ImageData) -> list[int]:
         if content["data_digest"] != data.digest:
             raise InputError(
                 f"scenario `{self.spec}`: `{self.file}` was exported from other data "
                 f"(`{content.get('dataset')}`); its ids mean nothing here."
             )
-        return np.asarray(content["ids"], dtype=np.int64)
+        ids = list(content["ids"])
+        if not all(type(i) is int for i in ids):
+            raise TypeError("ids are whole numbers")
+        return ids
 
 
 SCENARIOS: dict[str, type[Scenario]] = {

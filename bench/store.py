@@ -1,8 +1,8 @@
 """The store: every artefact under its content key, whole or not at all, checked on reading.
 
 Layout: `<store>/artifacts/<kind>/<key[:2]>/<key>/` holds `meta.json` and any tensors. `meta.json`
-carries its own digest and lists the SHA-256 of the other files. A folder appears by a rename when it is complete. Nothing
-that comes from disk is unpickled.
+carries its own digest and lists the SHA-256 of the other files. A folder appears by a rename when
+it is complete. Nothing that comes from disk is unpickled.
 """
 
 from __future__ import annotations
@@ -68,13 +68,16 @@ class Store:
 
     Args:
         root: The folder; made if absent.
+        create: Make the folder and try to write; else the store is only looked at.
 
     Raises:
         StoreError: If the folder cannot be made or written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, create: bool = True) -> None:
         self.root = root
+        if not create:
+            return
         try:
             (root / "artifacts").mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=root):
@@ -139,7 +142,7 @@ class Store:
             try:
                 self._fill(temporary, meta, tensors, write)
                 if not self.has(kind, key):
-                    temporary.rename(target)
+                    self._publish(temporary, kind, key)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         except OSError as error:
@@ -150,6 +153,13 @@ class Store:
         if stored is None:
             raise StoreError(f"`{target}` vanished while it was written.")
         return stored
+
+    def _publish(self, complete: Path, kind: str, key: str) -> None:
+        try:
+            complete.rename(self.path(kind, key))
+        except OSError:
+            if not self.has(kind, key):  # else another process was first
+                raise
 
     @staticmethod
     def _fill(

@@ -1,4 +1,8 @@
-"""Sweep specs: the TOML file that a person writes, checked as a whole."""
+"""Sweep specs: the TOML file that a person writes, checked as a whole.
+
+File names inside a sweep file, in `plugins` and in `ids[file=…]`, are relative to the folder of
+that file; those on the command line are relative to the current folder.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +16,20 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .dataset import Dataset
-from .errors import InputError, collect
+from .errors import InputError, Problems, UnknownNameError
 from .modelspec import ModelSpec, create_model_spec
 from .plugin import explain
 from .recipe import Recipe, TrainingSettings, create_recipe, recipe_of
 from .registry import DATASETS, METHODS, load_plugin_files
-from .scenario import Scenario, create_scenario
+from .scenario import IdsScenario, Scenario, create_scenario
+from .spec_string import format_spec, parse_spec
 from .unlearner import Unlearner
 
 AUTO = "auto"
 QUICKSTART = "quickstart"
 
 T = TypeVar("T")
-SpecText = str | dict[str, Any]
+SpecText = Any  # a text or a table; `parse_spec` says so
 
 
 def _as_list(value: object) -> object:
@@ -71,7 +76,7 @@ class SweepSpec(BaseModel):
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     time_limit_s: Annotated[float, Field(gt=0)] | None = None
     save_models: bool = True
-    plugins: list[Path] = []
+    plugins: Annotated[list[Path], BeforeValidator(_as_list)] = []
     training: TrainingSettings = TrainingSettings()
 
 
@@ -98,6 +103,7 @@ def read_sweep(
     *,
     plugins: Iterable[Path] = (),
     epochs: int | None = None,
+    problems: Problems | None = None,
 ) -> SweepSpec:
     """Read a sweep file, or the built-in quickstart, and lay options of the command line over it.
 
@@ -106,50 +112,65 @@ def read_sweep(
         overrides: Fields that replace those of the file.
         plugins: Plug-in files beside those of the file.
         epochs: Replaces the file's training epochs.
+        problems: Where to note fields that are wrong, which then hold what the quickstart has, so
+            that the others can be checked too; without it, they are raised.
 
     Raises:
-        InputError: For every field that is unknown, missing or not allowed, together.
+        InputError: If the file cannot be read; or for every field that is unknown, missing or
+            not allowed, together.
     """
     if path is None:
-        text = resources.files(__package__).joinpath(f"{QUICKSTART}.toml").read_text("utf-8")
-        content = tomllib.loads(text)
+        content = _quickstart()
     else:
         content = _read_toml(path)
         content.setdefault("name", path.stem)
-        # file names inside a sweep file are relative to the file
-        content["plugins"] = [
-            str(path.parent / plugin) if isinstance(plugin, str) else plugin
-            for plugin in content.get("plugins", [])
-        ]
+        _anchor(content, path.parent)
     content |= overrides or {}
     if plugins:
-        content["plugins"] = [*content.get("plugins", []), *plugins]
+        listed = _as_list(content.get("plugins", []))
+        content["plugins"] = [*listed, *plugins] if isinstance(listed, list) else listed
     if epochs is not None and isinstance(content.setdefault("training", {}), dict):
         content["training"] = {**content["training"], "epochs": epochs}
     try:
         return SweepSpec.model_validate(content)
     except ValidationError as error:
-        raise explain(error, f"sweep `{path or QUICKSTART}`", SweepSpec) from None
+        found = explain(error, f"sweep `{path or QUICKSTART}`", SweepSpec)
+        if problems is None:
+            raise found from None
+        problems.note(found)
+        wrong = {problem["loc"][0] for problem in error.errors()}
+        right = {k: v for k, v in content.items() if k in SweepSpec.model_fields and k not in wrong}
+        return SweepSpec.model_validate(_quickstart() | right)
 
 
-def resolve(spec: SweepSpec) -> Sweep:
+def resolve(spec: SweepSpec, problems: Problems | None = None) -> Sweep:
     """Look up every name and check every parameter.
+
+    Args:
+        spec: The sweep.
+        problems: Where to note what is wrong, which is then left out; without it, it is raised.
 
     Raises:
         InputError: With one sentence for each thing that is wrong.
     """
-    load_plugin_files(spec.plugins)
-    problems: list[InputError] = []
+    noted = Problems() if problems is None else problems
 
     def each(texts: Iterable[Any], create: Callable[[Any], T]) -> list[T]:
         made: list[T] = []
         for text in texts:
-            try:
-                made.append(create(text))
-            except InputError as error:
-                problems.append(error)
+            with noted.noted():
+                try:
+                    made.append(create(text))
+                except UnknownNameError:
+                    if not missing:  # else it may well be in a plug-in that was not loaded
+                        raise
         return made
 
+    missing = Problems()
+    with missing.noted():
+        load_plugin_files(spec.plugins)
+    with noted.noted():
+        missing.raise_any()
     sweep = Sweep(
         spec,
         datasets=each(spec.datasets, DATASETS.create),
@@ -159,10 +180,36 @@ def resolve(spec: SweepSpec) -> Sweep:
         recipes=each(spec.recipes,
                      lambda text: None if text == AUTO else create_recipe(text, spec.training)),
     )
-    error = collect(*problems)
-    if error is not None:
-        raise error
+    if problems is None:
+        noted.raise_any()
     return sweep
+
+
+def _quickstart() -> dict[str, Any]:
+    text = resources.files(__package__).joinpath(f"{QUICKSTART}.toml").read_text("utf-8")
+    return tomllib.loads(text)
+
+
+def _anchor(content: dict[str, Any], folder: Path) -> None:
+    """Make the file names of a sweep file relative to the current folder instead of to its own."""
+
+    def plugin(name: Any) -> Any:  # noqa: ANN401
+        return str(folder / name) if isinstance(name, str) else name
+
+    def scenario(text: Any) -> Any:  # noqa: ANN401
+        try:
+            spec = parse_spec(text, "scenario")
+        except InputError:
+            return text  # said when scenarios are looked up
+        file = spec.params.get("file")
+        if spec.name != IdsScenario.name or not isinstance(file, str):
+            return text
+        return format_spec(spec.name, {**spec.params, "file": str(folder / file)})
+
+    for field, anchored in (("plugins", plugin), ("scenarios", scenario)):
+        values = _as_list(content.get(field))
+        if isinstance(values, list):
+            content[field] = [anchored(value) for value in values]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

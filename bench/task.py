@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from .errors import UndeclaredNeedError
 from .evaluate import accuracy, logits
 from .layers import Layer, find_layers
 from .models import build_model
+from .observe import Watch, observe
 from .taskinfo import TaskInfo
 from .training import Loss, cross_entropy, fit, make_optimizer, train_recipe
 
@@ -160,6 +163,17 @@ class UnlearningTask(TaskInfo):
         """Convolutions and linear layers in running order, each with its norm and activation."""
         return find_layers(model, self.blank_batch().images)
 
+    def observe(
+        self,
+        model: nn.Module,
+        examples: ExampleSet,
+        *,
+        inputs: Mapping[nn.Module, Watch] | None = None,
+        outputs: Mapping[nn.Module, Watch] | None = None,
+    ) -> None:
+        """Pass examples through once and show what goes into, or comes out of, given layers."""
+        observe(model, examples, inputs=inputs, outputs=outputs)
+
     def blank_batch(self, size: int = 1) -> Batch:
         """Images of zeros with label 0: for tracing shapes, not an example of anything."""
         images = torch.zeros(size, *self.image_shape, device=self.device)
@@ -175,12 +189,20 @@ class UnlearningTask(TaskInfo):
 def quiet_randomness(rng: torch.Generator, device: torch.device) -> Iterator[None]:
     """Seed the global generators from `rng` inside, and restore them after.
 
-    Library code, such as dropout, draws from the global generators; a method's result must
-    depend on its own seed only, and the caller's random state must not move.
+    Library code, such as dropout, draws from the global generators (of torch, NumPy and Python);
+    a method's result must depend on its own seed only, and the caller's random state must not
+    move.
     """
     devices = [device] if device.type == "cuda" else []
     seed = int(torch.randint(0, 2**62, (), generator=rng))
+    numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        yield
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
 

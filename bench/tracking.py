@@ -17,8 +17,9 @@ Layout in MLflow:
 A child is FINISHED when the cell is ok, FAILED when it failed, and FINISHED with the tag
 `status=skipped` when it was skipped: a method that declines a cell has not failed, and MLflow has
 no better word (KILLED reads as an accident). A child is complete once it has ended and its digest
-is that of the record. A cell whose record changed gets a new run; the old one is deleted MLflow's
-way, so that it can be restored. Runs of cells that are no longer in the sweep are left alone.
+is that of the record. A cell whose record changed gets a new run, and the old one is deleted
+MLflow's way, so that it can be restored; what a cell gains while the sweep runs is added to its
+run. Runs of cells that are no longer in the sweep are left alone.
 """
 
 from __future__ import annotations
@@ -65,8 +66,6 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-# A pooled connection would go on writing into a database file that has been deleted.
-_SQLITE_DEFAULTS = {"MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool"}
 _NOTHING_LOST = (
     "nothing is lost, for the records are in the store and "
     "the same command run again completes MLflow"
@@ -118,9 +117,8 @@ class Tracker:
             return
         # Set here, not in the thread: a change of os.environ while another thread copies it for a
         # new process can break that copy.
-        defaults = _DEFAULTS | (_SQLITE_DEFAULTS if sqlite_path(self.uri) else {})
-        self._environment = [name for name in defaults if name not in os.environ]
-        os.environ.update({name: defaults[name] for name in self._environment})
+        self._environment = [name for name in _DEFAULTS if name not in os.environ]
+        os.environ.update({name: _DEFAULTS[name] for name in self._environment})
         self._thread = threading.Thread(
             target=self._write, args=(dict(spec), tuple(files)), name="mlflow-writer", daemon=True
         )
@@ -238,6 +236,8 @@ class _Writer:
         }
         # Runs of every cell: run id -> digest of the record, empty where the run is not complete.
         self._runs: dict[str, dict[str, str]] = {}
+        # What this writer has logged.
+        self._records: dict[str, Record] = {}
         self._store_tag = {"unlearnbench.store": store_id(store)}
         self.parent = self._find_parent(sweep)
 
@@ -254,7 +254,7 @@ class _Writer:
         digest, runs = digest_of(record), self._runs.get(record.key, {})
         kept = next((run_id for run_id, known in runs.items() if known == digest), None)
         try:
-            kept = kept or self._create(record, digest)
+            kept = kept or self._amend(record, digest) or self._create(record, digest)
         except MlflowException as error:
             # One cell that MLflow will not take must not keep the others out.
             if error.error_code != "INVALID_PARAMETER_VALUE":
@@ -264,6 +264,7 @@ class _Writer:
         for stale in set(runs) - {kept}:
             self._client.delete_run(stale)
         self._runs[record.key] = {kept: digest}
+        self._records[record.key] = record
 
     def end(self, end: _End) -> None:
         """Put the leaderboard into the parent run and end it."""
@@ -360,6 +361,28 @@ class _Writer:
         self._client.set_terminated(run_id, _STATUS[record.status], end_ms)
         return run_id
 
+    def _amend(self, record: Record, digest: str) -> str | None:
+        """Add what a cell has gained since this writer logged it; None where that is not all.
+
+        The usual case: its gaps, once the retrained model is there.
+        """
+        old = self._records.get(record.key)
+        if old is None or (cell_params(old), cell_tags(old)) != (
+            cell_params(record),
+            cell_tags(record),
+        ):
+            return None
+        known, metrics = cell_metrics(old), cell_metrics(record)
+        if not known.keys() <= metrics.keys():
+            return None
+        (run_id,) = self._runs[record.key]
+        changed = {name: value for name, value in metrics.items() if known.get(name) != value}
+        self._log_batch(run_id, {}, changed)
+        self._client.log_text(run_id, record.to_json() + "\n", "record.json")
+        # Last, so that a run that was amended by half does not count as complete.
+        self._client.set_tag(run_id, "unlearnbench.digest", digest)
+        return run_id
+
     def _log_batch(
         self, run_id: str, params: Mapping[str, str], metrics: Mapping[str, float]
     ) -> None:
@@ -383,16 +406,20 @@ def _prepare_database(uri: str, path: Path | None, root: Path) -> None:
     import sqlalchemy
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+    def migrate(uri: str) -> None:
+        SqlAlchemyStore(uri, str(root)).engine.dispose()  # type: ignore[no-untyped-call]
+
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.exists() or (path.is_file() and not path.stat().st_size):
                 with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mlflow-") as folder:
-                    new = f"sqlite:///{folder}/{path.name}"
-                    made = SqlAlchemyStore(new, str(root))  # type: ignore[no-untyped-call]
-                    made.engine.dispose()
+                    migrate(f"sqlite:///{folder}/{path.name}")
                     Path(folder, path.name).replace(path)
-    # MLflow itself would try for a minute and a half.
+                # Where this process has used a file of that name before, its pooled connections
+                # still lead to the deleted one.
+                migrate(uri)
+    # A database that cannot be opened shows here at once; MLflow would try for minutes.
     engine = sqlalchemy.create_engine(uri)
     try:
         engine.connect().close()

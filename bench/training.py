@@ -80,7 +80,8 @@ def fit(
         DivergedError: If the loss of an epoch is not finite.
     """
     size = batch_size or examples.batch_size
-    total = epochs * math.ceil(len(examples) / size)
+    # a lone last example joins the batch before
+    total = epochs * max(1, math.ceil((len(examples) - 1) / size))
     peaks = [group["lr"] for group in optimizer.param_groups]
     device_type = examples.ids.device.type
     mean_loss = 0.0

@@ -28,6 +28,7 @@ class _Cifar(Dataset):
     """What the two have in common; means and deviations are those of the literature."""
 
     reference = "Krizhevsky, Learning multiple layers of features from tiny images, 2009"
+    downloads = True
 
     source: ClassVar[str]
     mean: ClassVar[tuple[float, ...]]

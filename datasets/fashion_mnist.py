@@ -36,6 +36,7 @@ class FashionMnist(Dataset):
     name = "fashion-mnist"
     reference = "Xiao, Rasul and Vollgraf, Fashion-MNIST, arXiv:1708.07747"
     about = "60,000 + 10,000 grey images of 28x28, 10 classes"
+    downloads = True
 
     per_class: Annotated[int, Field(ge=1, le=6000)] | None = None
 

@@ -14,6 +14,7 @@ Cost: up to `epochs` passes over the forget set, forward and backward, and as ma
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -58,7 +59,7 @@ class NegGrad(Unlearner):
         task.report(epochs_done=done)
         return model
 
-    def loss(self, num_classes: int):  # noqa: ANN201 - a loss function for `task.fit`
+    def loss(self, num_classes: int) -> Callable[[nn.Module, Batch], Tensor]:
         """Build the loss -mean(min(CE, loss_cap * log C))."""
         from torch.nn import functional as F  # noqa: N812
 

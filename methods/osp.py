@@ -16,7 +16,7 @@ Cost: the penalty while the original is trained; `samples_per_class` forward pas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -89,20 +89,10 @@ class Osp(Unlearner):
         sample = task.training.sample(self.samples_per_class * task.num_classes, balanced=True)
         maps: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
 
-        def keep(name: str):  # noqa: ANN202 - a forward hook
-            def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-                maps[name].append(self._reduce(output))
+        def keeper(name: str) -> Callable[[Tensor], None]:
+            return lambda output: maps[name].append(self._reduce(output))
 
-            return hook
-
-        hooks = [layer.output.register_forward_hook(keep(layer.name)) for layer in layers]
-        try:
-            with torch.no_grad():
-                for batch in sample.batches():
-                    model(batch.images)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        task.observe(model, sample, outputs={x.output: keeper(x.name) for x in layers})
         table: dict[str, Tensor] = {}
         for name, parts in maps.items():
             values = torch.cat(parts)

@@ -14,6 +14,7 @@ Cost: one forward pass over `retain_samples` and one over `forget_samples`, an e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -54,8 +55,9 @@ class Svd(Unlearner):
     def unlearn(self, model: nn.Module, task: UnlearningTask) -> nn.Module:
         """Project every convolution and linear layer of the original at once."""
         layers = task.layers(model)
-        retain = moments(model, layers, task.retain.sample(self.retain_samples, balanced=True))
-        forget = moments(model, layers, task.forget.sample(self.forget_samples))
+        kept = task.retain.sample(self.retain_samples, balanced=True)
+        retain = moments(task, model, layers, kept)
+        forget = moments(task, model, layers, task.forget.sample(self.forget_samples))
         surgery = [
             LayerSurgery(layer, eigenspace(r), eigenspace(f))
             for layer, r, f in zip(layers, retain, forget, strict=True)
@@ -139,11 +141,14 @@ class LayerSurgery:
         self.weight.data.copy_(self.original - removed.reshape(self.weight.shape))
 
 
-def moments(model: nn.Module, layers: list[Layer], examples: ExampleSet) -> list[Tensor]:
+def moments(
+    task: UnlearningTask, model: nn.Module, layers: list[Layer], examples: ExampleSet
+) -> list[Tensor]:
     """Second moments of the inputs of every layer over all examples and positions.
 
     Args:
-        model: The original, in eval mode.
+        task: Gives the pass over the examples.
+        model: The original.
         layers: Its convolutions and linear layers.
         examples: N images, served with the evaluation transform.
 
@@ -151,25 +156,19 @@ def moments(model: nn.Module, layers: list[Layer], examples: ExampleSet) -> list
         One `(G, d, d)` tensor a layer, the sum of x x^T; d is C_in k k / G for a convolution of
         G groups and the number of input features for a linear layer. Float64 up to d = 1200.
     """
-    import torch
-
     sums: dict[nn.Module, Tensor] = {}
 
-    def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        rows = input_rows(module, inputs[0])
-        wide = rows.shape[-1] > DOUBLE_UP_TO or rows.device.type == "mps"
-        product = rows.transpose(1, 2) @ rows
-        product = product if wide else product.double()
-        sums[module] = sums[module] + product if module in sums else product
+    def adder(module: nn.Module) -> Callable[[Tensor], None]:
+        def add(inputs: Tensor) -> None:
+            rows = input_rows(module, inputs)
+            wide = rows.shape[-1] > DOUBLE_UP_TO or rows.device.type == "mps"
+            product = rows.transpose(1, 2) @ rows
+            product = product if wide else product.double()
+            sums[module] = sums[module] + product if module in sums else product
 
-    hooks = [layer.module.register_forward_pre_hook(add) for layer in layers]
-    try:
-        with torch.no_grad():
-            for batch in examples.batches():
-                model(batch.images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+        return add
+
+    task.observe(model, examples, inputs={x.module: adder(x.module) for x in layers})
     return [sums[layer.module] for layer in layers]
 
 
@@ -189,9 +188,11 @@ def input_rows(module: nn.Module, inputs: Tensor) -> Tensor:
     if not isinstance(module, nn.Conv2d):
         return inputs.reshape(1, -1, inputs.shape[-1])
     if type(module).__name__ == "Conv2dSame":  # timm: pads by the size of the input
-        from timm.layers import pad_same
+        from timm.layers.padding import pad_same
 
-        inputs = pad_same(inputs, module.kernel_size, module.stride, module.dilation)
+        inputs = pad_same(
+            inputs, list(module.kernel_size), list(module.stride), list(module.dilation)
+        )
     else:
         mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
         inputs = F.pad(inputs, module._reversed_padding_repeated_twice, mode)

@@ -87,8 +87,8 @@ def test_result_does_not_depend_on_the_order_of_batches():
     task = toy_task(SVD())
     model = trained()
     layers = task.layers(model)
-    forward = moments(model, layers, task.retain)
-    backward = moments(model, layers, task.retain.subset(torch.arange(len(task.retain)).flip(0)))
+    forward = moments(task, model, layers, task.retain)
+    backward = moments(task, model, layers, task.retain.subset(torch.arange(len(task.retain)).flip(0)))
     for a, b in zip(forward, backward, strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-4)
 

@@ -227,6 +227,18 @@ def test_a_record_that_changes_within_a_sweep_is_there_once(store):
     assert run.data.tags["status"] == "ok"
 
 
+def test_what_a_cell_gains_within_a_sweep_is_added_to_its_run(store):
+    whole = make_record()
+    early = {name: value for name, value in whole.metrics.items() if not name.startswith("gap")}
+    tracker = log(store, [make_record(metrics=early), whole])
+    (run,) = runs_of(tracker)
+    assert run.data.metrics["gap/forget"] == 0.05
+    assert Record.model_validate_json(artifact(tracker, run, "record.json")) == whole
+    assert runs_of(tracker, deleted=True) == []
+    assert tracker.is_current([whole])
+    assert [r.info.run_id for r in runs_of(log(store, [whole]))] == [run.info.run_id]
+
+
 def test_cells_that_left_the_sweep_are_left_alone(store):
     log(store, [make_record(0), make_record(1)])
     tracker = log(store, [make_record(1), make_record(2)])

@@ -23,7 +23,7 @@ from unlearnbench.bench.taskinfo import TaskInfo
 from unlearnbench.bench.training import train_recipe
 
 NARROW = "resnet18[layers=[1,1,1,1],channels=[8,8,16,16],stem_type=deep,stem_width=8]"
-SETTINGS = TrainingSettings(epochs=4, batch_size=32, lr=0.05)
+SETTINGS = TrainingSettings(epochs=15, batch_size=32, lr=0.05)
 CPU = torch.device("cpu")
 
 

@@ -1,0 +1,210 @@
+"""Complementary halves: which shadow model is trained on which example.
+
+Shadow models come in pairs. One of a pair is trained on a random half of the examples and the
+other on the rest, so that each example has, in every pair, one model that saw it and one that
+never did. The halves are stratified by class and by every declared pool.
+
+Source: the construction is ours (evaluation specification, section 2.6, steps 2 and 7); halves
+of a fixed population after Carlini et al., "Membership inference attacks from first principles",
+IEEE S&P 2022, https://arxiv.org/abs/2112.03570.
+
+Changes:
+    1: first version.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+
+VERSION = 1
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+class PairError(InputError):
+    """A keep matrix, a pool or seeds that are not of complementary, independent pairs."""
+
+
+class LeakyReferenceError(PairError):
+    """A target whose own scores, or its pair partner's, would be among the reference scores."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairDesign:
+    """The halves of a bank of shadow models.
+
+    Attributes:
+        keep: `(2P, D)` bool, whether a model is trained on an example; rows 2p and 2p+1 are
+            complements.
+        strata: `(D,)` int64, the stratum of each example: its class and the pools it is in.
+        seed: What the halves were drawn with.
+    """
+
+    keep: BoolArray = field(repr=False)
+    strata: IntArray = field(repr=False)
+    seed: int
+
+    @property
+    def n_models(self) -> int:
+        """Number of shadow models, twice the number of pairs."""
+        return len(self.keep)
+
+    def forget_ids(self, model: int, pool: npt.ArrayLike) -> IntArray:
+        """Members of a pool that a model was trained on: its forget set."""
+        ids = pool_ids(pool, self.keep.shape[1])
+        forgotten: IntArray = ids[self.keep[model, ids]]
+        return forgotten
+
+    def control_ids(self, model: int, pool: npt.ArrayLike) -> IntArray:
+        """Members of a pool that a model never saw; no method may see them either."""
+        ids = pool_ids(pool, self.keep.shape[1])
+        controls: IntArray = ids[~self.keep[model, ids]]
+        return controls
+
+
+def pair_design(
+    labels: npt.ArrayLike,
+    n_pairs: int,
+    pools: Mapping[str, npt.ArrayLike] | Sequence[npt.ArrayLike] = (),
+    seed: int = 0,
+) -> PairDesign:
+    """Draw complementary halves, stratified by class and by every pool.
+
+    Of each stratum with n examples either model of a pair gets floor(n/2) or ceil(n/2); odd ones
+    are balanced against each other within a set of pools, so that forget sets vary in size by one
+    at most where pools do not overlap. A pair depends on the seed and its own number alone:
+    drawing more pairs leaves the first ones as they are.
+
+    Args:
+        labels: `(D,)` integer classes.
+        n_pairs: P, the number of pairs, at least 1.
+        pools: Ids (integers in [0, D)) or `(D,)` bool masks; names serve the caller only.
+        seed: A non-negative integer.
+
+    Returns:
+        The halves, with `keep` of shape `(2P, D)`.
+
+    Raises:
+        PairError: If labels are not a vector of integers, there are no pairs, or a pool is bad.
+
+    Example:
+        >>> design = pair_design([0, 0, 0, 0, 1, 1], n_pairs=2, pools=[[0, 1]], seed=3)
+        >>> design.keep.shape, design.keep[:, :2].sum(1).tolist()
+        ((4, 6), [1, 1, 1, 1])
+    """
+    y = np.asarray(labels)
+    if y.ndim != 1 or y.dtype.kind not in "iu" or not len(y):
+        raise PairError(f"`labels` must be `(D,)` integers; got {y.dtype} of shape {y.shape}.")
+    if n_pairs < 1:
+        raise PairError(f"`n_pairs` must be at least 1; got {n_pairs}.")
+    listed = pools.values() if isinstance(pools, Mapping) else pools
+    masks = np.zeros((len(y), len(list(listed))), dtype=np.int64)
+    for column, pool in enumerate(listed):
+        masks[pool_ids(pool, len(y)), column] = 1
+    # the class varies fastest: a single left over in its stratum meets one of the same pools
+    rows = np.column_stack([masks, y.astype(np.int64)])
+    strata = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    keep = np.empty((2 * n_pairs, len(y)), dtype=np.bool_)
+    for pair in range(n_pairs):
+        keep[2 * pair] = _half(strata, np.random.default_rng((seed, pair)))
+    keep[1::2] = ~keep[0::2]
+    return PairDesign(keep, strata, seed)
+
+
+def pool_ids(pool: npt.ArrayLike | None, n_examples: int) -> IntArray:
+    """Give a pool as distinct ids in the order given; None is everything.
+
+    Args:
+        pool: `(E,)` ids, or a `(D,)` bool mask.
+        n_examples: D.
+
+    Raises:
+        PairError: If ids repeat, are out of range or not integers, or a mask has another length.
+    """
+    if pool is None:
+        return np.arange(n_examples, dtype=np.int64)
+    ids = np.asarray(pool)
+    if ids.dtype == np.bool_ and ids.shape == (n_examples,):
+        return np.flatnonzero(ids).astype(np.int64)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids):
+        raise PairError(
+            f"a pool must be ids or a mask of {n_examples} examples; "
+            f"got {ids.dtype} of shape {ids.shape}."
+        )
+    if ids.min() < 0 or ids.max() >= n_examples:
+        raise PairError(
+            f"ids of a pool must be in [0, {n_examples}); got {ids.min()} to {ids.max()}."
+        )
+    if len(np.unique(ids)) < len(ids):
+        raise PairError(f"ids of a pool must differ; got {len(ids)}, {len(np.unique(ids))} unique.")
+    return ids.astype(np.int64)
+
+
+def check_pairs(keep: npt.ArrayLike, least: int = 1) -> BoolArray:
+    """Make sure that rows 2p and 2p+1 of a keep matrix are complements.
+
+    Args:
+        keep: `(2P, E)` bool.
+        least: The smallest P allowed.
+
+    Returns:
+        The matrix as an array.
+
+    Raises:
+        PairError: If it is not bool, has an odd number of rows or too few, or two rows of a pair
+            are not complements.
+    """
+    matrix = np.asarray(keep)
+    if matrix.dtype != np.bool_ or matrix.ndim != 2:
+        raise PairError(
+            f"`keep` must be a bool matrix of models by examples; "
+            f"got {matrix.dtype} of shape {matrix.shape}."
+        )
+    if len(matrix) % 2:
+        raise PairError(f"`keep` must have an even number of models; got {len(matrix)}.")
+    if len(matrix) < 2 * least:
+        raise PairError(f"`keep` must have at least {2 * least} models; got {len(matrix)}.")
+    wrong = (matrix[0::2] == matrix[1::2]).sum(1)
+    if wrong.any():
+        pair = int(np.argmax(wrong > 0))
+        raise PairError(
+            f"models {2 * pair} and {2 * pair + 1} are not complementary: "
+            f"{int(wrong[pair])} of {matrix.shape[1]} examples are in both or in neither; "
+            "every example must be in exactly one of each pair."
+        )
+    return matrix
+
+
+def check_seeds(*seeds: Sequence[int] | npt.NDArray[np.integer]) -> None:
+    """Make sure that no two models were trained with the same seed.
+
+    Args:
+        seeds: The seeds of one or several sets of models.
+
+    Raises:
+        PairError: If a seed occurs twice; models that share one are not independent.
+    """
+    counts = Counter(int(seed) for group in seeds for seed in group)
+    twice = [seed for seed, count in counts.items() if count > 1]
+    if twice:
+        raise PairError(
+            f"seeds of shadow models must all differ; got {twice[0]} "
+            f"{counts[twice[0]]} times ({len(twice)} seeds repeat)."
+        )
+
+
+def _half(strata: IntArray, rng: np.random.Generator) -> BoolArray:
+    """Draw a half: shuffle within strata, couple neighbours, take one of each couple."""
+    order = np.lexsort((rng.random(len(strata)), strata))
+    coins = rng.random((len(strata) + 1) // 2) < 0.5
+    half = np.empty(len(strata), dtype=np.bool_)
+    half[order[0::2]] = coins
+    half[order[1::2]] = ~coins[: len(strata) // 2]
+    return half
