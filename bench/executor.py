@@ -25,6 +25,7 @@ from .jobs import CellJob, OriginalJob, WorkerSettings
 
 PRELOAD = ["unlearnbench.bench.preload", "safetensors.torch"]
 UNFINISHED = 113  # exit code of a worker that a method ended with code 0
+POLL_S = 0.01  # how often the pool looks for ended processes; pebble's own 0.1 idles the cores
 
 Job = OriginalJob | CellJob
 
@@ -155,8 +156,9 @@ class _Processes(_Lanes):
     """A fresh process for every job, from a fork server that has torch loaded."""
 
     def __init__(self, settings: WorkerSettings, workers: int) -> None:
-        from pebble import ProcessPool
+        from pebble import CONSTS, ProcessPool
 
+        CONSTS.sleep_unit = POLL_S
         start_server()
         context = multiprocessing.get_context("forkserver")
         self._settings = settings
@@ -215,8 +217,8 @@ def _run_apart(job: Job, settings: WorkerSettings) -> Outcome:
     """Entry point of a worker."""
     leave, worker = os._exit, os.getpid()
 
-    def leave_unfinished(code: int) -> NoReturn:
-        leave(code or UNFINISHED if os.getpid() == worker else code)
+    def leave_unfinished(status: int) -> NoReturn:
+        leave(status or UNFINISHED if os.getpid() == worker else status)
 
     # pebble takes exit code 0 for the regular end of a worker and would wait for the job for ever
     os._exit = leave_unfinished

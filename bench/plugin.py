@@ -51,7 +51,10 @@ class Plugin(BaseModel):
     @classmethod
     def code_digest(cls) -> str:
         """Digest of the source file that defines the plug-in; part of the key of its results."""
-        source = inspect.getsourcefile(cls)
+        try:
+            source = inspect.getsourcefile(cls)
+        except (TypeError, OSError):  # a class made by hand, as in a notebook
+            source = None
         if source is None or not Path(source).is_file():
             return "no-source"
         return digest_bytes(Path(source).read_bytes())

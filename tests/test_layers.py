@@ -164,7 +164,10 @@ def test_convolutions_of_a_resnet_have_their_own_norms_and_the_last_no_activatio
 
 
 def test_layers_of_vgg_are_followed_by_norm_and_activation():
-    with_norm, without = by_name(built("vgg11_bn[mlp_ratio=0.01]")), by_name(built("vgg11[mlp_ratio=0.01]"))
+    with_norm, without = (
+        by_name(built("vgg11_bn[mlp_ratio=0.01]")),
+        by_name(built("vgg11[mlp_ratio=0.01]")),
+    )
     assert with_norm["features.0"] == ("features.1", "features.2")
     assert with_norm["features.25"] == ("features.26", "features.27")
     assert without["features.0"] == (None, "features.1")

@@ -50,7 +50,7 @@ def attack_power(n_models: int, d: float = 0.5) -> float:
 
     Example:
         >>> round(attack_power(64), 3), round(plug_in_accuracy(0.5, float("inf")), 3)
-        (0.594, 0.599)
+        (0.593, 0.599)
     """
     if n_models < 4 or n_models % 2:
         raise InputError(f"`n_models` must be even and at least 4; got {n_models}.")

@@ -4,8 +4,8 @@ Scores of one pair share two models and scores of one example share its difficul
 are not independent: errors that ignore either are too small.
 
 Source: Cameron, Gelbach, Miller, "Robust inference with multiway clustering", Journal of Business
-& Economic Statistics 29(2), 2011, equation 2.13 (variance by rows, plus by columns, less by
-cells); Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2), 2007 (intervals).
+& Economic Statistics 29(2), 2011 (variance by rows, plus by columns, less by cells); Owen, "The
+pigeonhole bootstrap", Annals of Applied Statistics 1(2), 2007 (intervals).
 
 Changes:
     1: first version.
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from .lrt import FloatArray
 
 VERSION = 1
+STREAM = 3  # keeps these random numbers apart from others with the same seed
 
 
 def two_way_se(cells: npt.ArrayLike) -> float:
@@ -67,7 +68,7 @@ def pigeonhole_bootstrap(
     pairs, examples = shape
     values = np.empty(draws)
     for draw in range(draws):
-        rng = np.random.default_rng((seed, draw))
+        rng = np.random.default_rng((seed, draw, STREAM))
         rows = rng.multinomial(pairs, np.full(pairs, 1 / pairs)).astype(np.float64)
         columns = rng.multinomial(examples, np.full(examples, 1 / examples)).astype(np.float64)
         values[draw] = statistic(np.outer(rows, columns))

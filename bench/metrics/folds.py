@@ -149,9 +149,13 @@ def held_out(
     Raises:
         LeakyReferenceError: If a target or its pair partner is among the references.
         MarginError: If margins are not finite or shapes do not fit.
-        PairError: If `keep` or the references are not of complementary pairs, or too few.
+        PairError: If `keep` or the references are not of complementary pairs or too few, or a
+            model does not exist.
     """
     values, matrix = select(margins, keep, pool)
+    for model in (*targets, *references):
+        if not 0 <= model < len(values):
+            raise PairError(f"models must be in [0, {len(values)}); got {model}.")
     of_reference = {int(r) // 2 for r in references}
     for target in targets:
         if int(target) // 2 in of_reference:
@@ -262,8 +266,7 @@ def _other_heap(x: FloatArray) -> FloatArray:
     x = x - x.mean()
     first, second = x.sum(1, keepdims=True), np.square(x).sum(1, keepdims=True)
     mean = (first.sum() - first) / count
-    heap: FloatArray = (second.sum() - second) / count - mean**2
-    np.maximum(heap, 0, out=heap)
+    heap: FloatArray = np.maximum((second.sum() - second) / count - mean**2, 0)
     return heap
 
 
@@ -273,7 +276,9 @@ def _other_medians(x: FloatArray) -> FloatArray:
     column = np.sort(x, axis=0)
 
     def other(k: int) -> FloatArray:
-        return np.where(rank > k, column[k], column[k + 1])
+        kth: FloatArray = np.where(rank > k, column[k], column[k + 1])
+        return kth
 
     n = len(x) - 1
-    return other(n // 2) if n % 2 else (other(n // 2 - 1) + other(n // 2)) / 2
+    middle = other(n // 2)
+    return middle if n % 2 else (other(n // 2 - 1) + middle) / 2

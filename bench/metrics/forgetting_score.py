@@ -5,7 +5,7 @@ told from those of retrained ones, turned into points that halve with each half 
 Exact unlearning does not score 1 but about 0.19: print the score over `forgetting_null`.
 
 Source: Triantafillou et al., "Are we making progress in unlearning? Findings from the first
-NeurIPS unlearning competition", 2024, https://arxiv.org/abs/2406.09073, section 3.
+NeurIPS unlearning competition", 2024, https://arxiv.org/abs/2406.09073.
 Reference code: https://github.com/google-deepmind/unlearning_evaluation @ ffae0ff (`metric.py`).
 Differences: rates are counted in sorted margins instead of on a GPU; where no decision rule
 survives, which stops the reference code, perfectly separated samples get the cap and others 0;

@@ -6,7 +6,7 @@ It is the logit-scaled confidence log(p_y / (1 - p_y)) exactly, and never forms 
 it stays exact where a softmax saturates.
 
 Source: Carlini, Chien, Nasr, Song, Terzis, Tramèr, "Membership inference attacks from first
-principles", IEEE S&P 2022, https://arxiv.org/abs/2112.03570, section VI (the stable form).
+principles", IEEE S&P 2022, https://arxiv.org/abs/2112.03570.
 
 Changes:
     1: first version.

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from ..errors import InputError
 
 VERSION = 1
+STREAM = 1  # keeps these random numbers apart from those of redraws with the same seed
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
@@ -77,10 +78,10 @@ def pair_design(
 ) -> PairDesign:
     """Draw complementary halves, stratified by class and by every pool.
 
-    Of each stratum with n examples either model of a pair gets floor(n/2) or ceil(n/2); odd ones
-    are balanced against each other within a set of pools, so that forget sets vary in size by one
-    at most where pools do not overlap. A pair depends on the seed and its own number alone:
-    drawing more pairs leaves the first ones as they are.
+    Of each stratum with n examples either model of a pair gets floor(n/2) or ceil(n/2), and so it
+    does of the examples that are in the same pools, so that forget sets vary in size by one at
+    most where pools do not overlap. A pair depends on the seed and its own number alone: drawing
+    more pairs leaves the first ones as they are.
 
     Args:
         labels: `(D,)` integer classes.
@@ -104,16 +105,18 @@ def pair_design(
         raise PairError(f"`labels` must be `(D,)` integers; got {y.dtype} of shape {y.shape}.")
     if n_pairs < 1:
         raise PairError(f"`n_pairs` must be at least 1; got {n_pairs}.")
+    if seed < 0:
+        raise PairError(f"`seed` must not be negative; got {seed}.")
     listed = pools.values() if isinstance(pools, Mapping) else pools
     masks = np.zeros((len(y), len(list(listed))), dtype=np.int64)
     for column, pool in enumerate(listed):
         masks[pool_ids(pool, len(y)), column] = 1
-    # the class varies fastest: a single left over in its stratum meets one of the same pools
-    rows = np.column_stack([masks, y.astype(np.int64)])
-    strata = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    strata = _numbered(np.column_stack([masks, y.astype(np.int64)]))
+    # ones left over in their stratum are balanced within their pools, then within everything
+    levels = [strata, _numbered(masks), np.zeros_like(strata)]
     keep = np.empty((2 * n_pairs, len(y)), dtype=np.bool_)
     for pair in range(n_pairs):
-        keep[2 * pair] = _half(strata, np.random.default_rng((seed, pair)))
+        keep[2 * pair] = _half(levels, np.random.default_rng((seed, pair, STREAM)))
     keep[1::2] = ~keep[0::2]
     return PairDesign(keep, strata, seed)
 
@@ -200,11 +203,24 @@ def check_seeds(*seeds: Sequence[int] | npt.NDArray[np.integer]) -> None:
         )
 
 
-def _half(strata: IntArray, rng: np.random.Generator) -> BoolArray:
-    """Draw a half: shuffle within strata, couple neighbours, take one of each couple."""
-    order = np.lexsort((rng.random(len(strata)), strata))
-    coins = rng.random((len(strata) + 1) // 2) < 0.5
-    half = np.empty(len(strata), dtype=np.bool_)
-    half[order[0::2]] = coins
-    half[order[1::2]] = ~coins[: len(strata) // 2]
+def _numbered(rows: IntArray) -> IntArray:
+    """Number distinct rows."""
+    if not rows.shape[1]:
+        return np.zeros(len(rows), dtype=np.int64)
+    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _half(levels: Sequence[IntArray], rng: np.random.Generator) -> BoolArray:
+    """Draw a half: shuffle, couple within groups level by level, take one of each couple."""
+    single = rng.permutation(len(levels[0]))
+    half = np.empty(len(single), dtype=np.bool_)
+    for groups in levels:
+        single = single[np.argsort(groups[single], kind="stable")]
+        _, start, size = np.unique(groups[single], return_index=True, return_counts=True)
+        left = (start + size - 1)[size % 2 == 1]
+        coupled = np.delete(single, left).reshape(-1, 2)
+        coins = rng.random(len(coupled)) < 0.5
+        half[coupled[:, 0]], half[coupled[:, 1]] = coins, ~coins
+        single = single[left]
+    half[single] = rng.random(len(single)) < 0.5
     return half

@@ -8,14 +8,14 @@ classes forgotten, compare the forget set with never-trained examples of the sam
 
 Source:
     thresholds, modified entropy: Song, Mittal, "Systematic evaluation of privacy risks of machine
-        learning models", USENIX Security 2021, https://arxiv.org/abs/2003.10595, equation 8
+        learning models", USENIX Security 2021, https://arxiv.org/abs/2003.10595
     `mia_challenge_accuracy`: starter kit of the NeurIPS 2023 unlearning challenge, also used by
         SCRUB, https://arxiv.org/abs/2302.09880
     `mia_entropy_member_rate`: Chundawat et al., "Can bad teaching induce forgetting?", AAAI 2023,
         https://arxiv.org/abs/2205.08096, with logistic regression as SSD has it,
         https://arxiv.org/abs/2308.07707
     `mia_svc_efficacy`: Jia et al., "Model sparsity can simplify machine unlearning", NeurIPS 2023,
-        https://arxiv.org/abs/2304.04934, appendix C.3
+        https://arxiv.org/abs/2304.04934
 Differences: modified entropy is Song and Mittal's; the `m_entropy` of later code is another
 quantity, and not reproduced.
 
@@ -139,7 +139,7 @@ def threshold_accuracy(
     for group in np.unique(groups):
         part = groups == group
         right += _right_calls(rows[:, part], matrix[:, part])
-    return right / rows.size
+    return right / int(rows.size)
 
 
 def mia_challenge_accuracy(forget: npt.ArrayLike, test: npt.ArrayLike, seed: int = 0) -> float:

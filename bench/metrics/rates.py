@@ -1,7 +1,7 @@
 """Rates of a scored attack: area under the ROC, true positives at few false positives.
 
 Source: Carlini et al., "Membership inference attacks from first principles", IEEE S&P 2022,
-https://arxiv.org/abs/2112.03570, section IV (low false-positive rates); Clopper, Pearson,
+https://arxiv.org/abs/2112.03570 (low false-positive rates); Clopper, Pearson,
 Biometrika 26, 1934 (interval of a proportion).
 
 Changes:

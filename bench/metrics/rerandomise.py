@@ -6,7 +6,7 @@ such redraws of the same margins gives the null law of every statistic without t
 with all the dependence between pairs and examples that the margins have.
 
 Source: evaluation specification, section 4 ("Re-randomisation null"); Fisher, "The design of
-experiments", 1935, section 21; Phipson, Smyth, "Permutation p-values should never be zero", Stat.
+experiments", 1935; Phipson, Smyth, "Permutation p-values should never be zero", Stat.
 Appl. Genet. Mol. Biol. 9(1), 2010 (the p-value).
 
 Changes:
@@ -29,6 +29,7 @@ from .pairs import BoolArray, PairError, pool_ids
 from .rates import auc
 
 VERSION = 1
+STREAM = 2  # keeps these random numbers apart from those of a design with the same seed
 SLACK = 1e-12  # statistics are means of halves: equal ones may differ in the last digits
 Redraw = Callable[[np.random.Generator], BoolArray]
 
@@ -111,9 +112,11 @@ def null_statistics(
     """Accuracy and AUC, each `(B,)`, over redraws of which cell is IN."""
     if redraws < 0 or redraws == 1:
         raise InputError(f"`redraws` must be 0 or at least 2; got {redraws}.")
+    if seed < 0:
+        raise InputError(f"`seed` must not be negative; got {seed}.")
     accs, aucs = np.empty(redraws), np.empty(redraws)
     for number in range(redraws):
-        rng = np.random.default_rng((seed, number))
+        rng = np.random.default_rng((seed, number, STREAM))
         inside, outside = cells.score(redraw(rng), variance, centre)
         accs[number] = float((inside > 0).mean() + (outside <= 0).mean()) / 2
         aucs[number] = auc(inside, outside)

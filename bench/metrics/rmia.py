@@ -5,7 +5,7 @@ ratios of examples that were never trained on. Blind to forgetting too much, and
 threshold, so that it has no accuracy.
 
 Source: Zarifzadeh, Liu, Shokri, "Low-cost high-power membership inference attacks", ICML 2024,
-https://arxiv.org/abs/2312.03262, equations 2 and 9.
+https://arxiv.org/abs/2312.03262.
 Differences: references are unlearned shadow models of the other pairs, half of them trained on
 the example, so that no correction for references that never saw it is needed; scores that
 saturate are told apart by the ratio itself.

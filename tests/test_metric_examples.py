@@ -1,0 +1,18 @@
+"""Examples in the docstrings of metrics on arrays run as printed."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "name", ["attack_power", "margin", "pairs", "population", "rates", "ulira"]
+)
+def test_examples_run(name):
+    module = importlib.import_module(f"unlearnbench.bench.metrics.{name}")
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0

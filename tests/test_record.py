@@ -1,0 +1,282 @@
+"""Records: what a line of `records.jsonl` may hold, and the joining of cells to records."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from unlearnbench.bench import DataError, InputError, Record, read_records
+from unlearnbench.bench.record import latest_by_key, write_records
+from unlearnbench.bench.results import assemble, stored_results
+from unlearnbench.bench.store import Store
+
+from .toys import toy_plan, toy_spec
+
+METRICS = {"retain_acc": 0.9, "forget_acc": 0.5, "test_acc": 0.8}
+CELL = {
+    "sweep": "s", "key": "k", "dataset": "digits", "model": "resnet18", "recipe": "plain",
+    "scenario": "class", "forget_request": "abc", "forget_size": 3, "retain_size": 7,
+    "method": "scrub", "seed": 0,
+}  # fmt: skip
+
+
+def record(**changes):
+    status = changes.get("status", "ok")
+    ended = {"metrics": METRICS} if status == "ok" else {"reason": "because"}
+    return Record(**CELL | {"status": status} | ended | changes)
+
+
+# --- the schema -----------------------------------------------------------------------------------
+
+
+def test_every_field_that_was_promised_is_written():
+    content = json.loads(record().to_json())
+    assert content.keys() >= {
+        "schema", "sweep", "key", "dataset", "model", "recipe", "scenario", "forget_request",
+        "method", "hyperparameters", "seed", "status", "reason", "metrics", "times",
+        "peak_memory_bytes", "samples", "environment",
+    }  # fmt: skip
+    assert content["schema"] == "unlearnbench.record/1"
+    assert content["reason"] is None
+
+
+@pytest.mark.parametrize("status", ["ok", "failed", "skipped"])
+def test_every_status_has_its_form(status):
+    made = record(status=status)
+    assert (made.reason is None) == (status == "ok")
+    assert bool(made.metrics) == (status == "ok")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"metrics": {}}, "an ok record needs the metrics retain_acc, forget_acc, test_acc"),
+        ({"metrics": {"retain_acc": 1, "test_acc": 1}}, "needs the metrics forget_acc"),
+        ({"reason": "none"}, "an ok record has no reason"),
+        ({"status": "failed", "reason": None}, "a failed record needs a reason"),
+        ({"status": "skipped", "reason": ""}, "a skipped record needs a reason"),
+        ({"status": "failed", "metrics": METRICS}, "a failed record has no metrics"),
+        ({"status": "done"}, "status"),
+        ({"metrics": METRICS | {"val_acc": 1.01}}, "fractions in .*val_acc"),
+        ({"metrics": METRICS | {"test_acc": -0.1}}, "fractions in .*test_acc"),
+        ({"metrics": METRICS | {"gap_test_acc": 80}}, "fractions in .*gap_test_acc"),
+        ({"metrics": METRICS | {"tow": math.nan}}, "tow"),
+        ({"metrics": METRICS | {"tow": math.inf}}, "tow"),
+        ({"times": {"unlearn_s": math.nan}}, "unlearn_s"),
+        ({"schema": "unlearnbench.record/2"}, "schema"),
+        ({"forget_size": -1}, "forget_size"),
+        ({"colour": "red"}, "colour"),
+        ({"seed": "zero"}, "seed"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(wrong, message):
+    with pytest.raises(ValidationError, match=message):
+        record(**wrong)
+
+
+@pytest.mark.parametrize("field", sorted(CELL))
+def test_a_record_without_a_part_of_its_name_is_refused(field):
+    content = json.loads(record().to_json())
+    del content[field]
+    with pytest.raises(ValidationError, match=field):
+        Record.model_validate(content)
+
+
+def test_numbers_without_a_json_form_are_never_written():
+    line = record(method_info={"alpha": math.nan}).to_json()
+    assert json.loads(line, parse_constant=pytest.fail)["method_info"] == {"alpha": None}
+
+
+def test_the_method_is_shown_with_what_differs_from_the_defaults():
+    made = record(hyperparameters={"lr": 0.1, "epochs": 5, "form": "so"})
+    defaults = {"lr": 0.01, "epochs": 5, "form": "so"}
+    assert made.method_spec(defaults) == "scrub[lr=0.1]"
+    assert made.method_spec(made.hyperparameters) == "scrub"
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+
+def test_records_are_read_back_as_they_were_written(tmp_path):
+    path = tmp_path / "out" / "records.jsonl"
+    odd = "two\nlines, a \u2028 separator, a \x85 next line, \x1e and ü"
+    records = [
+        record(hyperparameters={"lr": 0.1, "x": None}, times={"unlearn_s": 1.25},
+               samples={"retain": 3}, peak_memory_bytes=10, environment={"torch": "2"}),
+        record(key="k2", status="failed", reason=odd),
+        record(key="k3", status="skipped"),
+    ]  # fmt: skip
+    write_records(path, records)
+    assert read_records(path) == records
+    assert read_records(path.parent) == records
+    assert path.read_text(encoding="utf-8").count("\n") == 3
+    write_records(path, records[:1])
+    assert read_records(path) == records[:1]
+
+
+def test_empty_lines_between_records_are_no_records(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_text(f"\n{record().to_json()}\n\n{record(key='k2').to_json()}\n", encoding="utf-8")
+    assert [made.key for made in read_records(path)] == ["k", "k2"]
+
+
+def test_every_bad_line_is_named_with_its_number(tmp_path):
+    path = tmp_path / "records.jsonl"
+    lines = [
+        record().to_json(),
+        "{",
+        record().to_json().replace('"seed": 0', '"seed": null'),
+        record().to_json().replace('"forget_acc": 0.5', '"forget_acc": NaN'),
+        record().to_json().replace('"status": "ok"', '"status": "failed"'),
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        read_records(path)
+    starts = [f"`{path}` line {number} is not a valid record: " for number in (2, 3, 4, 5)]
+    assert len(caught.value.sentences) == 4
+    for sentence, start, part in zip(
+        caught.value.sentences, starts, ("JSON", "seed", "forget_acc", "reason"), strict=True
+    ):
+        assert sentence.startswith(start)
+        assert part in sentence
+        assert sentence.endswith(".")
+
+
+def test_a_file_that_is_missing_or_no_text_is_one_sentence(tmp_path):
+    with pytest.raises(DataError, match=r"there are no records at `.*records\.jsonl`; run a sweep"):
+        read_records(tmp_path)
+    (tmp_path / "records.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="it is not UTF-8 text"):
+        read_records(tmp_path)
+
+
+def test_the_last_record_of_a_cell_counts_at_the_place_of_the_first():
+    records = [record(key="a", seed=1), record(key="b"), record(key="a", seed=2)]
+    assert [(made.key, made.seed) for made in latest_by_key(records)] == [("a", 2), ("b", 0)]
+    assert latest_by_key([]) == []
+
+
+# --- from cells to records ------------------------------------------------------------------------
+
+
+def result(unlearn_s, retain, forget, test, hardware="this cpu"):
+    """What a worker writes."""
+    return {
+        "metrics": {"retain_acc": retain, "forget_acc": forget, "test_acc": test},
+        "times": {"unlearn_s": unlearn_s, "prepare_s": 0.5, "evaluate_s": 0.1, "original_s": 9.0},
+        "peak_memory_bytes": 7, "samples": {"forget": 3}, "method_info": {"alpha": 2},
+        "model_info": {"stem": "small"}, "environment": {"hardware": hardware},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def sweep():
+    """One class scenario with references, a method, and a sample scenario which it declines."""
+    spec = toy_spec(methods=["finetune", "head-mask"], scenarios=["class[classes=[0]]", "random"])
+    return spec, toy_plan(spec)
+
+
+def cells_of(plan, scenario="class"):
+    return {cell.method.name: cell for cell in plan.cells if cell.scenario == scenario}
+
+
+def test_a_cell_is_joined_with_the_retrained_model_of_its_seed(sweep):
+    spec, plan = sweep
+    cells = cells_of(plan)
+    results = {
+        cells["finetune"].key: result(0.5, 0.999, 0.98, 0.93),
+        cells["retrain"].key: result(4.0, 1.0, 0.94, 0.942),
+    }
+    records = {made.method: made for made in assemble(spec, plan, results, {}) if made.metrics}
+    made = records["finetune"]
+    assert made.metrics == pytest.approx({
+        "retain_acc": 0.999, "forget_acc": 0.98, "test_acc": 0.93, "gap_retain_acc": 0.001,
+        "gap_forget_acc": 0.04, "gap_test_acc": 0.012, "tow": 0.999 * 0.96 * 0.988,
+    })  # fmt: skip
+    assert made.metrics["tow"] == pytest.approx(0.947532, abs=1e-6)
+    assert made.times == {"unlearn_s": 0.5, "prepare_s": 0.5, "evaluate_s": 0.1, "original_s": 9.0,
+                          "retrain_s": 4.0, "speedup": 8.0}  # fmt: skip
+    assert (made.peak_memory_bytes, made.samples) == (7, {"forget": 3})
+    assert made.model_info == {"stem": "small"}
+    assert made.method_info == {"alpha": 2}
+    cell = cells["finetune"]
+    assert made.hyperparameters == cell.method.params
+    assert made.forget_request == cell.request.hash
+    assert (made.forget_size, made.retain_size) == (27, 81)
+    assert made.training == cell.recipe.describe()
+    assert (made.sweep, made.key, made.seed) == (spec.name, cell.key, 0)
+    retrained = records["retrain"]
+    assert retrained.metrics["tow"] == 1
+    assert retrained.metrics["gap_forget_acc"] == 0
+    assert retrained.times["speedup"] == 1
+
+
+def test_times_of_different_hardware_are_not_compared(sweep):
+    spec, plan = sweep
+    cells = cells_of(plan)
+    results = {
+        cells["finetune"].key: result(0.5, 1, 1, 1),
+        cells["retrain"].key: result(4.0, 1, 1, 1, hardware="that gpu"),
+    }
+    made = next(r for r in assemble(spec, plan, results, {}) if r.method == "finetune")
+    assert "speedup" not in made.times
+    assert made.times["retrain_s"] == 4.0
+    assert made.metrics["tow"] == 1
+
+
+def test_a_method_that_took_no_time_has_no_speedup(sweep):
+    spec, plan = sweep
+    cells = cells_of(plan)
+    results = {cells[name].key: result(0.0, 1, 1, 1) for name in ("finetune", "retrain")}
+    assert all("speedup" not in made.times for made in assemble(spec, plan, results, {}))
+
+
+def test_without_the_retrained_model_there_are_no_gaps(sweep):
+    spec, plan = sweep
+    cell = cells_of(plan)["finetune"]
+    ended = [r for r in assemble(spec, plan, {cell.key: result(1, 1, 1, 1)}, {}) if r.metrics]
+    (made,) = ended
+    assert made.metrics.keys() == {"retain_acc", "forget_acc", "test_acc"}
+    assert made.times.keys() == {"unlearn_s", "prepare_s", "evaluate_s", "original_s"}
+
+
+def test_cells_are_joined_with_their_own_seed_and_scenario():
+    spec = toy_spec(
+        methods=["finetune"], seeds=2, scenarios=["class[classes=[0]]", "class[classes=[1]]"]
+    )
+    plan = toy_plan(spec)
+    retrains = {(c.scenario, c.seed): c for c in plan.cells if c.method.name == "retrain"}
+    assert len(retrains) == 4
+    results = {}
+    for number, cell in enumerate(retrains.values()):
+        results[cell.key] = result(1 + number, 1, number / 10, 1)
+    for cell in plan.cells:
+        if cell.method.name == "finetune":
+            results[cell.key] = result(1, 1, 0.0, 1)
+    for made in assemble(spec, plan, results, {}):
+        if made.method == "finetune":
+            partner = results[retrains[made.scenario, made.seed].key]
+            assert made.metrics["gap_forget_acc"] == partner["metrics"]["forget_acc"]
+            assert made.times["retrain_s"] == partner["times"]["unlearn_s"]
+
+
+def test_what_failed_or_was_declined_has_a_reason_and_what_has_not_ended_no_record(sweep):
+    spec, plan = sweep
+    failed = cells_of(plan)["finetune"]
+    records = assemble(spec, plan, {}, {failed.key: "it broke"})
+    assert [(made.method, made.status) for made in records] == [
+        ("finetune", "failed"), ("head-mask", "skipped"),
+    ]  # fmt: skip
+    assert records[0].reason == "it broke"
+    assert "whole classes" in records[1].reason
+    assert records[1].scenario == "random"
+
+
+def test_results_are_read_from_the_store_where_they_are(tmp_path):
+    store = Store(tmp_path)
+    store.put("cell", "aa", {"n": 1})
+    store.put("original", "bb", {"n": 2})
+    assert stored_results(store, ["aa", "bb", "cc"]) == {"aa": {"n": 1}}
