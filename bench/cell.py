@@ -190,9 +190,11 @@ class _Workbench:
         else:
             members |= {"forget": request.forget, "retain": request.retain}
         job = self.job
-        # a stream of its own for every method, setting and request, never the original's
+        # a stream of its own for every method, setting and request, never the original's; what
+        # is prepared must not depend on settings that do not determine it
+        params = self.method.prepare_params if request is None else self.method.params
         rng = _generator(job.original.seed, phase, job.original.key, job.method.name,
-                         canonical_json(job.method.params), request.hash if request else "")
+                         canonical_json(params), request.hash if request else "")
         settings = self.recipe.settings
         sets: dict[str, ExampleSet] = {
             role: ExampleSet(role, self.train_pixels, ids, settings.batch_size, rng, served,

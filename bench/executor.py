@@ -7,25 +7,27 @@ time limit.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
 import threading
 import traceback
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import forkserver
-from typing import Any, NoReturn
+from typing import Any
+
+from pebble import concurrent
 
 from .errors import describe
 from .jobs import CellJob, OriginalJob, WorkerSettings
 
 PRELOAD = ["unlearnbench.bench.preload", "safetensors.torch"]
-UNFINISHED = 113  # exit code of a worker that a method ended with code 0
-POLL_S = 0.01  # how often the pool looks for ended processes; pebble's own 0.1 idles the cores
+WORKER = "unlearnbench-worker"
+STOP_S = 10.0  # how long a worker that was told to stop is waited for
 
 Job = OriginalJob | CellJob
 
@@ -111,7 +113,6 @@ def execute(
     except BaseException:
         lanes.stop()
         raise
-    lanes.close()
 
 
 class _Lanes(ABC):
@@ -132,9 +133,6 @@ class _Lanes(ABC):
     def stop(self) -> None:  # noqa: B027 - nothing to do where jobs run here
         """End all jobs at once."""
 
-    def close(self) -> None:  # noqa: B027
-        """Give back what the lanes hold."""
-
 
 class _Here(_Lanes):
     """Jobs one after the other in this process."""
@@ -153,43 +151,47 @@ class _Here(_Lanes):
 
 
 class _Processes(_Lanes):
-    """A fresh process for every job, from a fork server that has torch loaded."""
+    """A fresh process with a pipe of its own for every job, from a server that has torch loaded.
+
+    Not a pool: when workers of a pool die in quick succession, it can give up as a whole.
+    """
 
     def __init__(self, settings: WorkerSettings, workers: int) -> None:
-        from pebble import CONSTS, ProcessPool
-
-        CONSTS.sleep_unit = POLL_S
         start_server()
-        context = multiprocessing.get_context("forkserver")
-        self._settings = settings
-        self._pool: Any = ProcessPool(max_workers=workers, max_tasks=1, context=context)
-        self._jobs: dict[Future[Any], tuple[str, float | None]] = {}
+        self._context = multiprocessing.get_context("forkserver")
+        self._settings, self._workers = settings, workers
+        self._queue: deque[tuple[Job, float | None]] = deque()
+        self._running: dict[Future[Outcome], tuple[str, float | None]] = {}
 
     def submit(self, job: Job, limit_s: float | None) -> None:
-        future = self._pool.schedule(_run_apart, args=[job, self._settings], timeout=limit_s)
-        self._jobs[future] = (job.key, limit_s)
+        self._queue.append((job, limit_s))
 
     def busy(self) -> bool:
-        return bool(self._jobs)
+        return bool(self._queue or self._running)
 
     def finished(self) -> list[Outcome]:
-        done, _ = wait(self._jobs, return_when=FIRST_COMPLETED)
+        while self._queue and len(self._running) < self._workers:
+            job, limit_s = self._queue.popleft()
+            # pebble's annotation calls it `mp_context`, its code `context`
+            options: dict[str, Any] = {"context": self._context, "timeout": limit_s}
+            start = concurrent.process(name=WORKER, daemon=False, **options)
+            self._running[start(_run)(job, self._settings)] = (job.key, limit_s)
         outcomes = []
-        for future in done:
-            key, limit_s = self._jobs.pop(future)
+        for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+            key, limit_s = self._running.pop(future)
             try:
                 outcomes.append(future.result())
-            except Exception as error:  # the process died, hung, or was cancelled
+            except Exception as error:  # the process died or hung
                 outcomes.append(Outcome(key, describe_failure(error, limit_s)))
         return outcomes
 
     def stop(self) -> None:
-        self._pool.stop()
-        self._pool.join()
-
-    def close(self) -> None:
-        self._pool.close()
-        self._pool.join()
+        self._queue.clear()
+        for future in self._running:
+            future.cancel()
+        for child in multiprocessing.active_children():
+            if child.name == WORKER:
+                child.join(STOP_S)
 
 
 def describe_failure(error: BaseException, limit_s: float | None = None) -> str:
@@ -200,7 +202,7 @@ def describe_failure(error: BaseException, limit_s: float | None = None) -> str:
     if code is not None and type(error).__name__ == "ProcessExpired":
         if code < 0:
             return f"its process died by signal {-code} ({_signal_name(-code)})"
-        return f"its process ended with exit code {0 if code == UNFINISHED else code}"
+        return f"its process ended with exit code {code}"
     text = describe(error)
     out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return f"out of memory: {text}" if out_of_memory else text
@@ -213,23 +215,6 @@ def _signal_name(number: int) -> str:
         return "unknown"
 
 
-def _run_apart(job: Job, settings: WorkerSettings) -> Outcome:
-    """Entry point of a worker."""
-    leave, worker = os._exit, os.getpid()
-
-    def leave_unfinished(status: int) -> NoReturn:
-        leave(status or UNFINISHED if os.getpid() == worker else status)
-
-    # pebble takes exit code 0 for the regular end of a worker and would wait for the job for ever
-    os._exit = leave_unfinished
-    try:
-        return _run(job, settings)
-    except KeyboardInterrupt as error:  # the method's own: the parent answers Ctrl-C
-        return Outcome(job.key, describe_failure(error), traceback.format_exc())
-    finally:
-        os._exit = leave
-
-
 def _run(job: Job, settings: WorkerSettings) -> Outcome:
     """Run a job; an exception comes back as text, which any process can read."""
     from .cell import run_cell, run_original
@@ -240,9 +225,9 @@ def _run(job: Job, settings: WorkerSettings) -> Outcome:
                 busy_s = run_original(job, settings)
             else:
                 busy_s = run_cell(job, settings)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # a method may raise anything, SystemExit too
+        if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
+            raise  # Ctrl-C; in a worker it can only be the method's own
         details = traceback.format_exc().encode("utf-8", "replace").decode()
         return Outcome(job.key, describe_failure(error), details)
     return Outcome(job.key, None, busy_s=busy_s)

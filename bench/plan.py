@@ -233,10 +233,9 @@ def cell_job(
 ) -> CellJob:
     """What a worker needs to run a cell, and its keys."""
     code = method.code_digest()
-    fields = method.prepare_fields
-    relevant = {k: v for k, v in method.params.items() if fields is None or k in fields}
     prepared = content_key(
-        "prepared", original=original.key, method=method.name, code=code, params=relevant
+        "prepared", original=original.key, method=method.name, code=code,
+        params=method.prepare_params,
     )
     key = content_key(
         "cell", version=CELL_VERSION, original=original.key, request=request.hash,

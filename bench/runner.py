@@ -179,6 +179,7 @@ class _Reporter:
         self.busy_s = 0.0
         self.path = options.out / "records.jsonl"
         self._fresh = fresh
+        self._next_write = 0.0
         self._logged: dict[str, str] = {}
 
     def begin(self) -> None:
@@ -203,7 +204,8 @@ class _Reporter:
                     self._fail(outcome, label, bar)
                 if cell is not None:
                     self.results |= stored_results(self.store, [outcome.key])
-                    self.write()
+                    if time.perf_counter() >= self._next_write:
+                        self.write()
 
     def _fail(self, outcome: Outcome, label: str, bar: Any) -> None:  # noqa: ANN401
         self.failures[outcome.key] = outcome.reason or "unknown"
@@ -216,14 +218,21 @@ class _Reporter:
         """Records of all cells that have ended, in plan order."""
         return assemble(self.spec, self.plan, self.results, self.failures)
 
-    def write(self) -> list[Record]:
-        """Write the records so far, and log those that changed."""
+    def write(self) -> None:
+        """Write the records so far, and log those that are complete.
+
+        The results are in the store in any case. Each writing is of all records, so the pause
+        until the next grows with their number.
+        """
+        began = time.perf_counter()
         records = self.records()
         write_records(self.path, records)
-        self._log(records)
-        return records
+        self._log([r for r in records if r.status != "ok" or "tow" in r.metrics])
+        ended = time.perf_counter()
+        self._next_write = ended + max(1.0, 20 * (ended - began))
 
     def _log(self, records: Sequence[Record]) -> None:
+        """Hand records to MLflow that are new or changed."""
         for record in records:
             text = record.to_json()
             if self._logged.get(record.key) != text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from .errors import PluginError
 from .plugin import Plugin
@@ -91,6 +91,12 @@ class Unlearner(Plugin, ABC):
             Named tensors, or None when there is nothing to prepare (the default).
         """
         return None
+
+    @property
+    def prepare_params(self) -> dict[str, Any]:
+        """The hyper-parameters that `prepare` depends on, as plain JSON values."""
+        fields = self.prepare_fields
+        return {k: v for k, v in self.params.items() if fields is None or k in fields}
 
     def training_penalty(self, model: nn.Module) -> Tensor:
         """Term added to the loss while an original of this method's recipe is trained.

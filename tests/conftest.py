@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -7,9 +9,12 @@ from .commands import plugins_forgotten
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
+def _one_thread() -> Iterator[None]:
     """Tiny networks gain nothing from threads, and results do not depend on the machine."""
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:  # sweeps in this process set the number again
+        patch.setattr("unlearnbench.bench.runner.cpu_count", lambda: 1)
+        yield
 
 
 @pytest.fixture

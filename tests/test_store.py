@@ -252,6 +252,19 @@ def test_processes_that_put_one_key_at_once_agree_on_the_first(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_writer_who_is_overtaken_at_the_last_moment_takes_what_is_there(tmp_path, monkeypatch):
+    store, rename = Store(tmp_path), Path.rename
+
+    def overtaken(path, target):
+        monkeypatch.undo()
+        store.put("thing", KEY, {"n": "first"})
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", overtaken)
+    assert store.put("thing", KEY, {"n": "second"}).meta == {"n": "first"}
+    assert everything(tmp_path)[-1] == "thing/ab/ab12/meta.json"
+
+
 def test_a_lock_excludes_other_processes(tmp_path):
     file = tmp_path / "number"
     file.write_text("0")
