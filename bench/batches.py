@@ -162,8 +162,15 @@ class ExampleSet:
 
     def subset(self, positions: Tensor) -> ExampleSet:
         """The members at the given positions, under the same role and count."""
-        return ExampleSet(self.role, self._pixels, self.ids[positions.to(self.ids.device)],
-                          self.batch_size, self._generator, self._served, augment=self._augment)
+        return ExampleSet(
+            self.role,
+            self._pixels,
+            self.ids[positions.to(self.ids.device)],
+            self.batch_size,
+            self._generator,
+            self._served,
+            augment=self._augment,
+        )
 
     def sample(self, size: int, *, balanced: bool = False) -> ExampleSet:
         """A random subset without replacement.

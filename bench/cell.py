@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,13 @@ def run_original(job: OriginalJob, settings: WorkerSettings) -> float:
         recipe = _recipe(job.recipe)
         rng = _generator(job.seed, "original", job.key)
         training = ExampleSet(
-            "training", Pixels(data, "train", device), split.training,
-            recipe.settings.batch_size, rng, {}, augment=recipe.settings.augment,
+            "training",
+            Pixels(data, "train", device),
+            split.training,
+            recipe.settings.batch_size,
+            rng,
+            {},
+            augment=recipe.settings.augment,
         )
         seed = derive_seed(job.seed, "init", job.key)
         model = build_model(job.model, data.num_classes, data.image_shape, seed).to(device)
@@ -64,8 +70,11 @@ def run_original(job: OriginalJob, settings: WorkerSettings) -> float:
         original_s = time.perf_counter() - began
         check_finite(model)
         meta = {
-            "original_s": original_s, "model_info": info.as_dict(), "seed": job.seed,
-            "model": str(job.model), "recipe": job.recipe.name,
+            "original_s": original_s,
+            "model_info": info.as_dict(),
+            "seed": job.seed,
+            "model": str(job.model),
+            "recipe": job.recipe.name,
             "environment": describe_environment(settings.device),
         }
         store.put("original", job.key, meta, model.state_dict())
@@ -94,13 +103,18 @@ def run_cell(job: CellJob, settings: WorkerSettings) -> float:
         check_finite(outcome.model)
         metrics = workbench.measure(outcome.model)
         times = {
-            "unlearn_s": outcome.unlearn_s, "prepare_s": prepare_s,
-            "evaluate_s": time.perf_counter() - began, "original_s": workbench.original_s,
+            "unlearn_s": outcome.unlearn_s,
+            "prepare_s": prepare_s,
+            "evaluate_s": time.perf_counter() - began,
+            "original_s": workbench.original_s,
         }
         busy_s = time.perf_counter() - whole
         meta = {
-            "metrics": metrics, "times": times, "peak_memory_bytes": outcome.peak_memory_bytes,
-            "samples": outcome.served, "method_info": outcome.reported,
+            "metrics": metrics,
+            "times": times,
+            "peak_memory_bytes": outcome.peak_memory_bytes,
+            "samples": outcome.served,
+            "method_info": outcome.reported,
             "model_info": workbench.model_info,
             "environment": describe_environment(settings.device),
         }
@@ -108,12 +122,15 @@ def run_cell(job: CellJob, settings: WorkerSettings) -> float:
         return busy_s
 
 
-class _Outcome:
+@dataclass(frozen=True, eq=False)
+class _Unlearned:
     """What `unlearn` gave and cost."""
 
-    def __init__(self, model: nn.Module, task: UnlearningTask, seconds: float, peak: int | None):
-        self.model, self.unlearn_s, self.peak_memory_bytes = model, seconds, peak
-        self.served, self.reported = dict(task.served), dict(task.reported)
+    model: nn.Module
+    unlearn_s: float
+    peak_memory_bytes: int | None
+    served: dict[str, int]
+    reported: dict[str, Any]
 
 
 class _Workbench:
@@ -151,7 +168,7 @@ class _Workbench:
                 )
         return found.tensors(str(self.device)), float(found.meta["prepare_s"])
 
-    def unlearn(self, prepared: Mapping[str, Tensor]) -> _Outcome:
+    def unlearn(self, prepared: Mapping[str, Tensor]) -> _Unlearned:
         """Run the method on a private copy of the original, timed."""
         task = self._task("unlearn", self.request, {}, prepared)
         self._warm_up(task)
@@ -161,17 +178,20 @@ class _Workbench:
             raise TypeError(
                 f"method `{self.method.name}` must return a model; got {type(unlearned).__name__}."
             )
-        return _Outcome(unlearned.eval(), task, seconds, peak)
+        return _Unlearned(unlearned.eval(), seconds, peak, dict(task.served), dict(task.reported))
 
     def measure(self, model: nn.Module) -> dict[str, float]:
         """Accuracy splits of the unlearned model."""
         members = {
-            "retain": self.request.retain, "forget": self.request.forget,
+            "retain": self.request.retain,
+            "forget": self.request.forget,
             "validation": self.split.validation,
         }
         rng = torch.Generator()
-        sets = {role: ExampleSet(role, self.train_pixels, ids, 1, rng, {})
-                for role, ids in members.items()}
+        sets = {
+            role: ExampleSet(role, self.train_pixels, ids, 1, rng, {})
+            for role, ids in members.items()
+        }
         test = Pixels(self.data, "test", self.device)
         sets["test"] = ExampleSet("test", test, np.arange(len(self.data.test_labels)), 1, rng, {})
         return accuracy_splits(model, sets, self.request.classes)
@@ -193,24 +213,47 @@ class _Workbench:
         # a stream of its own for every method, setting and request, never the original's; what
         # is prepared must not depend on settings that do not determine it
         params = self.method.prepare_params if request is None else self.method.params
-        rng = _generator(job.original.seed, phase, job.original.key, job.method.name,
-                         canonical_json(params), request.hash if request else "")
+        rng = _generator(
+            job.original.seed,
+            phase,
+            job.original.key,
+            job.method.name,
+            canonical_json(params),
+            request.hash if request else "",
+        )
         settings = self.recipe.settings
         sets: dict[str, ExampleSet] = {
-            role: ExampleSet(role, self.train_pixels, ids, settings.batch_size, rng, served,
-                             augment=settings.augment)
-            for role, ids in members.items() if role in self.method.needs
+            role: ExampleSet(
+                role,
+                self.train_pixels,
+                ids,
+                settings.batch_size,
+                rng,
+                served,
+                augment=settings.augment,
+            )
+            for role, ids in members.items()
+            if role in self.method.needs
         }
         info = TaskInfo(
-            model_spec=job.original.model, recipe=self.recipe,
+            model_spec=job.original.model,
+            recipe=self.recipe,
             forget_classes=request.classes if request else (),
             forget_size=len(request.forget) if request else 0,
             retain_size=len(request.retain) if request else len(self.split.training),
-            validation_size=len(self.split.validation), num_classes=self.data.num_classes,
+            validation_size=len(self.split.validation),
+            num_classes=self.data.num_classes,
             image_shape=self.data.image_shape,
         )
-        return UnlearningTask(info, method=self.method.name, sets=sets, device=self.device,
-                              rng=rng, served=served, prepared=prepared)
+        return UnlearningTask(
+            info,
+            method=self.method.name,
+            sets=sets,
+            device=self.device,
+            rng=rng,
+            served=served,
+            prepared=prepared,
+        )
 
     def _timed(self, task: UnlearningTask, call: Any) -> tuple[Any, float, int | None]:  # noqa: ANN401
         """Call with gradients as declared and randomness of its own; seconds and peak memory."""

@@ -48,28 +48,58 @@ def _sweep_options(command: F) -> F:
         click.argument("sweep", required=False, type=click.Path(path_type=Path)),
         click.option("--dataset", multiple=True, help="Dataset, e.g. cifar10. Repeatable."),
         click.option("--model", multiple=True, help="Any timm architecture. Repeatable."),
-        click.option("--method", multiple=True,
-                     help='Method, e.g. "scrub[lr=0.001,epochs=5]". Repeatable.'),
-        click.option("--scenario", multiple=True,
-                     help='e.g. "class[classes=[3]]", "random[fraction=0.1]", "ids[file=f.json]".'),
+        click.option(
+            "--method", multiple=True, help='Method, e.g. "scrub[lr=0.001,epochs=5]". Repeatable.'
+        ),
+        click.option(
+            "--scenario",
+            multiple=True,
+            help='e.g. "class[classes=[3]]", "random[fraction=0.1]", "ids[file=f.json]".',
+        ),
         click.option("--seeds", help="A number n for seeds 0 to n-1, or a list: 0,4,7."),
-        click.option("--recipe", multiple=True,
-                     help="auto (each method's own), plain, orthogonal. Repeatable."),
+        click.option(
+            "--recipe",
+            multiple=True,
+            help="auto (each method's own), plain, orthogonal. Repeatable.",
+        ),
         click.option("--name", help="Name of the sweep: output folder and MLflow experiment."),
-        click.option("--epochs", type=click.IntRange(min=1),
-                     help="Training epochs of originals and retrained models."),
-        click.option("--time-limit", type=click.FloatRange(min=0, min_open=True),
-                     help="Seconds a cell may take; retrained models are exempt."),
-        click.option("--plugin", multiple=True, type=click.Path(path_type=Path),
-                     help="Python file with further methods or datasets. Repeatable."),
-        click.option("--data-root", type=click.Path(path_type=Path),
-                     envvar="UNLEARNBENCH_DATA_ROOT", default="data", show_default=True,
-                     show_envvar=True, help="Where datasets keep their files."),
-        click.option("--store", type=click.Path(path_type=Path), envvar="UNLEARNBENCH_STORE",
-                     default=".unlearnbench", show_default=True, show_envvar=True,
-                     help="Models and results, reused by every sweep."),
-        click.option("--device", default="auto", show_default=True,
-                     help="auto, cpu, cuda, cuda:N or mps."),
+        click.option(
+            "--epochs",
+            type=click.IntRange(min=1),
+            help="Training epochs of originals and retrained models.",
+        ),
+        click.option(
+            "--time-limit",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Seconds a cell may take; retrained models are exempt.",
+        ),
+        click.option(
+            "--plugin",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            help="Python file with further methods or datasets. Repeatable.",
+        ),
+        click.option(
+            "--data-root",
+            type=click.Path(path_type=Path),
+            envvar="UNLEARNBENCH_DATA_ROOT",
+            default="data",
+            show_default=True,
+            show_envvar=True,
+            help="Where datasets keep their files.",
+        ),
+        click.option(
+            "--store",
+            type=click.Path(path_type=Path),
+            envvar="UNLEARNBENCH_STORE",
+            default=".unlearnbench",
+            show_default=True,
+            show_envvar=True,
+            help="Models and results, reused by every sweep.",
+        ),
+        click.option(
+            "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -79,13 +109,24 @@ def _sweep_options(command: F) -> F:
 def _run_options(command: F) -> F:
     """Options that say where results go, and how many processes work."""
     options = [
-        click.option("--out", type=click.Path(path_type=Path), envvar="UNLEARNBENCH_OUT",
-                     show_envvar=True,
-                     help="Records and leaderboard.  [default: results/<sweep name>]"),
-        click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", show_envvar=True,
-                     help="MLflow server.  [default: a database in the store]"),
-        click.option("--workers", type=click.IntRange(min=0),
-                     help="Processes at a time; 0 runs in this one.  [default: one a core]"),
+        click.option(
+            "--out",
+            type=click.Path(path_type=Path),
+            envvar="UNLEARNBENCH_OUT",
+            show_envvar=True,
+            help="Records and leaderboard.  [default: results/<sweep name>]",
+        ),
+        click.option(
+            "--tracking-uri",
+            envvar="MLFLOW_TRACKING_URI",
+            show_envvar=True,
+            help="MLflow server.  [default: a database in the store]",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=0),
+            help="Processes at a time; 0 runs in this one.  [default: one a core]",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -143,8 +184,9 @@ def plan(**options: Any) -> None:  # noqa: ANN401
 
 @cli.command()
 @_sweep_options
-@click.option("--to", "target", required=True, type=click.Path(path_type=Path),
-              help="File to write.")
+@click.option(
+    "--to", "target", required=True, type=click.Path(path_type=Path), help="File to write."
+)
 def request(target: Path, **options: Any) -> None:  # noqa: ANN401
     """Export the forget request of a scenario, to be used again with `ids[file=…]`."""
     with _friendly_errors():
@@ -164,15 +206,21 @@ def request(target: Path, **options: Any) -> None:  # noqa: ANN401
             write_text_atomically(target, cell.request.to_json(cell.dataset, cell.scenario))
         except OSError as error:
             raise InputError(f"`{target}` cannot be written: {error.strerror}.") from None
-        click.echo(f"Forget request {cell.request.hash}: {len(cell.request.forget)} of "
-                   f"{len(data[0].split.training)} training examples, in {target}")
+        click.echo(
+            f"Forget request {cell.request.hash}: {len(cell.request.forget)} of "
+            f"{len(data[0].split.training)} training examples, in {target}"
+        )
 
 
 @cli.command()
 @click.argument("what", type=click.Choice(["methods", "datasets", "models", "scenarios"]))
 @click.argument("pattern", default="")
-@click.option("--plugin", multiple=True, type=click.Path(path_type=Path),
-              help="Python file with further methods or datasets. Repeatable.")
+@click.option(
+    "--plugin",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Python file with further methods or datasets. Repeatable.",
+)
 def ls(what: str, pattern: str, plugin: tuple[Path, ...]) -> None:
     """List methods, datasets, models (any timm architecture) or scenarios, one a line.
 
@@ -229,8 +277,9 @@ def _read(options: dict[str, Any]) -> tuple[SweepSpec, RunOptions, Problems]:
     elif path is None and (overrides or options["plugin"] or options["epochs"]):
         overrides["name"] = "custom"
     try:
-        spec = read_sweep(path, overrides, plugins=options["plugin"], epochs=options["epochs"],
-                          problems=problems)
+        spec = read_sweep(
+            path, overrides, plugins=options["plugin"], epochs=options["epochs"], problems=problems
+        )
     except InputError as error:  # no sweep to go on with
         problems.note(error)
         problems.raise_any()
@@ -240,8 +289,11 @@ def _read(options: dict[str, Any]) -> tuple[SweepSpec, RunOptions, Problems]:
         with problems.noted():
             check_uri(uri)
     where = RunOptions(
-        store=options["store"], out=options.get("out") or Path("results") / spec.name,
-        data_root=options["data_root"], tracking_uri=uri, workers=options.get("workers"),
+        store=options["store"],
+        out=options.get("out") or Path("results") / spec.name,
+        data_root=options["data_root"],
+        tracking_uri=uri,
+        workers=options.get("workers"),
         device=options["device"],
     )
     return spec, where, problems

@@ -26,8 +26,11 @@ def put_images(store: Store, data: ImageData) -> None:
                 np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
     meta = {
-        "class_names": data.class_names, "mean": data.mean, "std": data.std,
-        "flip": data.flip, "crop_pad": data.crop_pad,
+        "class_names": data.class_names,
+        "mean": data.mean,
+        "std": data.std,
+        "flip": data.flip,
+        "crop_pad": data.crop_pad,
     }
     store.put(KIND, data.digest, meta, write=write)
 
@@ -48,6 +51,10 @@ def get_images(store: Store, digest: str) -> ImageData:
     }
     meta = found.meta
     return ImageData(
-        **arrays, class_names=tuple(meta["class_names"]), mean=tuple(meta["mean"]),
-        std=tuple(meta["std"]), flip=meta["flip"], crop_pad=meta["crop_pad"],
+        **arrays,
+        class_names=tuple(meta["class_names"]),
+        mean=tuple(meta["mean"]),
+        std=tuple(meta["std"]),
+        flip=meta["flip"],
+        crop_pad=meta["crop_pad"],
     )

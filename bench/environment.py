@@ -77,9 +77,20 @@ def git_commit() -> str | None:
         return None
     try:
         run = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+",
-             "--exclude=*"],
-            capture_output=True, text=True, timeout=5, check=True,
+            [
+                "git",
+                "-C",
+                str(here),
+                "describe",
+                "--always",
+                "--abbrev=12",
+                "--dirty=+",
+                "--exclude=*",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

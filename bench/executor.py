@@ -187,11 +187,12 @@ class _Processes(_Lanes):
 
     def stop(self) -> None:
         self._queue.clear()
-        for future in self._running:
-            future.cancel()
-        for child in multiprocessing.active_children():
-            if child.name == WORKER:
-                child.join(STOP_S)
+        # not by cancelling futures: pebble prints a traceback where a result arrives just then
+        workers = [c for c in multiprocessing.active_children() if c.name == WORKER]
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            worker.join(STOP_S)
 
 
 def describe_failure(error: BaseException, limit_s: float | None = None) -> str:

@@ -87,8 +87,9 @@ def find_layers(model: nn.Module, image: Tensor) -> list[Layer]:
         behind = trace.follower(last)
         output = behind if behind is not None and _is_activation(behind) else last
         is_head = module in heads if heads else position == len(layers) - 1
-        found.append(Layer(names[module], module, norm, output,
-                           is_stem=position == 0, is_head=is_head))
+        found.append(
+            Layer(names[module], module, norm, output, is_stem=position == 0, is_head=is_head)
+        )
     return found
 
 
@@ -114,7 +115,8 @@ def _trace(model: nn.Module, image: Tensor) -> _Trace:
     produced: dict[int, tuple[nn.Module | None, int]] = {}  # id of a tensor -> maker, version
     alive: list[Tensor] = []  # so that no id is used twice
     interesting = [
-        m for m in model.modules()
+        m
+        for m in model.modules()
         if isinstance(m, (nn.Conv2d, nn.Linear, *NORMS)) or _is_activation(m)
     ]
 

@@ -31,7 +31,8 @@ def _methods() -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [
         (
             cls.name,
-            "needs " + (", ".join(sorted(cls.needs)) or "nothing")
+            "needs "
+            + (", ".join(sorted(cls.needs)) or "nothing")
             + (f"; {cls.recipe} recipe" if cls.recipe else ""),
             "any forget set" if len(cls.scope) > 1 else f"{next(iter(cls.scope))} only",
             cls.reference,
@@ -50,9 +51,7 @@ def _datasets() -> list[tuple[str, ...]]:
 
 
 def _scenarios() -> list[tuple[str, ...]]:
-    return [
-        (cls.name, ", ".join(cls.model_fields), cls.summary()) for cls in SCENARIOS.values()
-    ]
+    return [(cls.name, ", ".join(cls.model_fields), cls.summary()) for cls in SCENARIOS.values()]
 
 
 def _broken(registry: Registry[Any], columns: int) -> list[tuple[str, ...]]:

@@ -35,8 +35,11 @@ class ModelInfo:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"stem": self.stem, "parameters": self.parameters,
-                "input_size": list(self.input_size)}
+        return {
+            "stem": self.stem,
+            "parameters": self.parameters,
+            "input_size": list(self.input_size),
+        }
 
 
 def build_model(
@@ -78,8 +81,12 @@ def check_name(spec: ModelSpec) -> None:
         UnknownNameError: If it does not.
     """
     if not timm.is_model(spec.name):
-        raise UnknownNameError("model", spec.name, timm.list_models(),
-                               note="`unlearnbench ls models PATTERN` lists them.")
+        raise UnknownNameError(
+            "model",
+            spec.name,
+            timm.list_models(),
+            note="`unlearnbench ls models PATTERN` lists them.",
+        )
 
 
 def describe_model(
@@ -147,8 +154,15 @@ def _adapt_stem(model: nn.Module) -> None:
         if max(conv.stride) == 1 and max(conv.kernel_size) <= 3:
             continue
         kernel = min(3, max(conv.kernel_size))
-        small = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, 1, kernel // 2,
-                          groups=conv.groups, bias=conv.bias is not None)
+        small = nn.Conv2d(
+            conv.in_channels,
+            conv.out_channels,
+            kernel,
+            1,
+            kernel // 2,
+            groups=conv.groups,
+            bias=conv.bias is not None,
+        )
         nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
         if small.bias is not None:
             nn.init.zeros_(small.bias)
@@ -170,9 +184,11 @@ def _first_convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
     found = []
     for name in [names] if isinstance(names, str) else names:
         within = _submodule(model, name)
-        inner = [(f"{name}.{n}" if n else name, m)
-                 for n, m in (within.named_modules() if within is not None else ())
-                 if isinstance(m, nn.Conv2d)]
+        inner = [
+            (f"{name}.{n}" if n else name, m)
+            for n, m in (within.named_modules() if within is not None else ())
+            if isinstance(m, nn.Conv2d)
+        ]
         found += inner[:1]
     return found
 

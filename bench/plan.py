@@ -147,9 +147,7 @@ def _table(
         return cells.setdefault(cell.key, cell)
 
     wanted = [(m, r) for m in sweep.methods for r in sweep.recipes_of(m)]
-    info = {
-        (m.spec, r.name): _skip_reasons(m, r, loaded, model, request) for m, r in wanted
-    }
+    info = {(m.spec, r.name): _skip_reasons(m, r, loaded, model, request) for m, r in wanted}
     used = {r.name: r for m, r in wanted if not info[m.spec, r.name]}
     for recipe in used.values():
         for reference in references:
@@ -165,9 +163,13 @@ def _skip_reasons(
     method: Unlearner, recipe: Recipe, loaded: LoadedData, model: ModelSpec, request: ForgetRequest
 ) -> tuple[str, ...]:
     facts = TaskInfo(
-        model_spec=model, recipe=recipe, forget_classes=request.classes,
-        forget_size=len(request.forget), retain_size=len(request.retain),
-        validation_size=len(loaded.split.validation), num_classes=loaded.images.num_classes,
+        model_spec=model,
+        recipe=recipe,
+        forget_classes=request.classes,
+        forget_size=len(request.forget),
+        retain_size=len(request.retain),
+        validation_size=len(loaded.split.validation),
+        num_classes=loaded.images.num_classes,
         image_shape=loaded.images.image_shape,
     )
     try:
@@ -202,9 +204,17 @@ def _cell(
     retrain = METHODS.get("retrain").create({})
     retrained = cell_job(original, request, retrain, device, sweep.spec.save_models).key
     return Cell(
-        key=job.key, dataset=loaded.dataset.spec, model=str(model), recipe=recipe,
-        scenario=scenario.spec, request=request, method=method, seed=seed, job=job,
-        skip=_skip_reasons(method, recipe, loaded, model, request), retrained=retrained,
+        key=job.key,
+        dataset=loaded.dataset.spec,
+        model=str(model),
+        recipe=recipe,
+        scenario=scenario.spec,
+        request=request,
+        method=method,
+        seed=seed,
+        job=job,
+        skip=_skip_reasons(method, recipe, loaded, model, request),
+        retrained=retrained,
     )
 
 
@@ -213,18 +223,27 @@ def original_job(
 ) -> OriginalJob:
     """What a worker needs to train an original, and its key."""
     key = content_key(
-        "original", version=TRAINING_VERSION, data=loaded.images.digest,
+        "original",
+        version=TRAINING_VERSION,
+        data=loaded.images.digest,
         validation_fraction=validation_fraction,
-        model=[model.name, dict(model.kwargs), model.stem], recipe=recipe.describe(), seed=seed,
+        model=[model.name, dict(model.kwargs), model.stem],
+        recipe=recipe.describe(),
+        seed=seed,
     )
     penalty = recipe.penalty
     text = RecipeText(
-        recipe.name, recipe.settings.model_dump(mode="json"),
+        recipe.name,
+        recipe.settings.model_dump(mode="json"),
         None if penalty is None else PluginText(penalty.name, penalty.params),
     )
     return OriginalJob(
-        key=key, data=loaded.images.digest, validation_fraction=validation_fraction,
-        model=model, recipe=text, seed=seed,
+        key=key,
+        data=loaded.images.digest,
+        validation_fraction=validation_fraction,
+        model=model,
+        recipe=text,
+        seed=seed,
     )
 
 
@@ -234,14 +253,28 @@ def cell_job(
     """What a worker needs to run a cell, and its keys."""
     code = method.code_digest()
     prepared = content_key(
-        "prepared", original=original.key, method=method.name, code=code,
+        "prepared",
+        original=original.key,
+        method=method.name,
+        code=code,
         params=method.prepare_params,
     )
     key = content_key(
-        "cell", version=CELL_VERSION, original=original.key, request=request.hash,
-        method=method.name, params=method.params, code=code, device=device.partition(":")[0],
+        "cell",
+        version=CELL_VERSION,
+        original=original.key,
+        request=request.hash,
+        method=method.name,
+        params=method.params,
+        code=code,
+        device=device.partition(":")[0],
     )
     return CellJob(
-        key=key, prepared_key=prepared, original=original, forget=request.forget,
-        method=PluginText(method.name, method.params), device=device, save_model=save_model,
+        key=key,
+        prepared_key=prepared,
+        original=original,
+        forget=request.forget,
+        method=PluginText(method.name, method.params),
+        device=device,
+        save_model=save_model,
     )

@@ -27,18 +27,24 @@ def describe_plan(spec: SweepSpec, plan: Plan, store: Store) -> str:
         if here != table:
             table = here
             sizes = f"{len(cell.request.forget)} to forget, {len(cell.request.retain)} to retain"
-            lines += ["", f"{cell.dataset} · {cell.model} · {cell.scenario}",
-                      f"  forget request {cell.request.hash}: {sizes}"]
+            lines += [
+                "",
+                f"{cell.dataset} · {cell.model} · {cell.scenario}",
+                f"  forget request {cell.request.hash}: {sizes}",
+            ]
         reason = f": {'; '.join(cell.skip)}" if cell.skip else ""
-        lines.append(f"  {cell.method.spec:<40} {cell.recipe.name:<12} seed {cell.seed:<4} "
-                     f"{states[cell.key]}{reason}")
+        lines.append(
+            f"  {cell.method.spec:<40} {cell.recipe.name:<12} seed {cell.seed:<4} "
+            f"{states[cell.key]}{reason}"
+        )
     counts = Counter(states.values())
     to_run = [c for c in plan.cells if states[c.key] == "to run"]
     retrains = sum(c.method.name == "retrain" for c in to_run)
     lines += [
         "",
         f"Sweep {spec.name}: {len(plan.cells)} cells; "
-        + ", ".join(f"{counts[s]} {s}" for s in ("to run", "done", "skipped") if counts[s]) + ".",
+        + ", ".join(f"{counts[s]} {s}" for s in ("to run", "done", "skipped") if counts[s])
+        + ".",
         f"Would train {len(needed)} originals and {retrains} retrained models "
         f"({spec.training.epochs} epochs each), and unlearn {len(to_run) - retrains} times.",
     ]

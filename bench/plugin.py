@@ -67,10 +67,13 @@ class Plugin(BaseModel):
     @property
     def spec(self) -> str:
         """`name[key=value,…]` with the parameters that differ from their defaults."""
-        defaults = {key: field.get_default(call_default_factory=True)
-                    for key, field in type(self).model_fields.items()}
-        changed = {key: value for key, value in self.params.items()
-                   if getattr(self, key) != defaults[key]}
+        defaults = {
+            key: field.get_default(call_default_factory=True)
+            for key, field in type(self).model_fields.items()
+        }
+        changed = {
+            key: value for key, value in self.params.items() if getattr(self, key) != defaults[key]
+        }
         return format_spec(self.name, changed)
 
 

@@ -69,7 +69,9 @@ class Recipe:
         if self.penalty is not None:
             fields = {key: self.penalty.params[key] for key in self.penalty.penalty_fields}
             described["penalty"] = {
-                "method": self.penalty.name, "version": self.penalty.penalty_version, **fields
+                "method": self.penalty.name,
+                "version": self.penalty.penalty_version,
+                **fields,
             }
         return described
 

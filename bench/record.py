@@ -99,8 +99,12 @@ class Record(BaseModel):
 
     def to_json(self) -> str:
         """One line of JSON with sorted keys."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True,
-                          ensure_ascii=False, allow_nan=False)
+        return json.dumps(
+            self.model_dump(mode="json", by_alias=True),
+            sort_keys=True,
+            ensure_ascii=False,
+            allow_nan=False,
+        )
 
     def method_spec(self, defaults: dict[str, Any]) -> str:
         """The method with the hyper-parameters that differ from the defaults given."""
@@ -137,8 +141,10 @@ def read_records(path: Path) -> list[Record]:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            problems.append(f"`{path}` line {number} is not a valid record: "
-                            f"{where + ': ' if where else ''}{first['msg'].rstrip('.')}.")
+            problems.append(
+                f"`{path}` line {number} is not a valid record: "
+                f"{where + ': ' if where else ''}{first['msg'].rstrip('.')}."
+            )
     if problems:
         raise InputError(*problems)
     return records

@@ -58,18 +58,33 @@ def _ok(
         if same and times["unlearn_s"] > 0:
             times["speedup"] = times["retrain_s"] / times["unlearn_s"]
     return _record(
-        spec, cell, status="ok", metrics=metrics, times=times,
-        peak_memory_bytes=result["peak_memory_bytes"], samples=result["samples"],
-        method_info=result["method_info"], model_info=result["model_info"],
+        spec,
+        cell,
+        status="ok",
+        metrics=metrics,
+        times=times,
+        peak_memory_bytes=result["peak_memory_bytes"],
+        samples=result["samples"],
+        method_info=result["method_info"],
+        model_info=result["model_info"],
         environment=result["environment"],
     )
 
 
 def _record(spec: SweepSpec, cell: Cell, **content: Any) -> Record:  # noqa: ANN401
     return Record(
-        sweep=spec.name, key=cell.key, dataset=cell.dataset, model=cell.model,
-        recipe=cell.recipe.name, training=cell.recipe.describe(), scenario=cell.scenario,
-        forget_request=cell.request.hash, forget_size=len(cell.request.forget),
-        retain_size=len(cell.request.retain), method=cell.method.name,
-        hyperparameters=cell.method.params, seed=cell.seed, **content,
+        sweep=spec.name,
+        key=cell.key,
+        dataset=cell.dataset,
+        model=cell.model,
+        recipe=cell.recipe.name,
+        training=cell.recipe.describe(),
+        scenario=cell.scenario,
+        forget_request=cell.request.hash,
+        forget_size=len(cell.request.forget),
+        retain_size=len(cell.request.retain),
+        method=cell.method.name,
+        hyperparameters=cell.method.params,
+        seed=cell.seed,
+        **content,
     )

@@ -124,7 +124,8 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
     store = Store(options.store, create=False)
     todo = [cell for cell in plan.cells if not cell.skip and not store.has("cell", cell.key)]
     originals = [
-        job for key, job in plan.originals.items()
+        job
+        for key, job in plan.originals.items()
         if not store.has("original", key) and any(c.job.original.key == key for c in todo)
     ]
     workers = _workers(options.workers, device)
@@ -143,20 +144,28 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
     reporter = _Reporter(spec, store, plan, options, tracker, fresh=bool(todo))
     reporter.begin()
     settings = WorkerSettings(
-        store=str(options.store), plugins=tuple(map(str, spec.plugins)), device=device,
+        store=str(options.store),
+        plugins=tuple(map(str, spec.plugins)),
+        device=device,
         threads=max(1, cpu_count() // max(1, workers)),
     )
     limit = spec.time_limit_s
     exempt = {c.key for c in plan.cells if c.method.name == "retrain"}
     if todo:
         outcomes = execute(
-            originals, [cell.job for cell in todo], settings, workers=workers,
+            originals,
+            [cell.job for cell in todo],
+            settings,
+            workers=workers,
             ready=lambda key: store.has("original", key),
             time_limit_s=lambda job: None if job.key in exempt else limit,
         )
         try:
             reporter.follow(outcomes, len(originals) + len(todo))
         except KeyboardInterrupt:
+            outcomes.close()
+            # a worker may have finished since its neighbour's outcome was noted
+            reporter.results = stored_results(store, reporter.cells)
             reporter.write()
             raise
         finally:
@@ -168,8 +177,14 @@ class _Reporter:
     """Turns outcomes into records, and hands them to file, MLflow and leaderboard."""
 
     def __init__(
-        self, spec: SweepSpec, store: Store, plan: Plan, options: RunOptions, tracker: Tracker,
-        *, fresh: bool,
+        self,
+        spec: SweepSpec,
+        store: Store,
+        plan: Plan,
+        options: RunOptions,
+        tracker: Tracker,
+        *,
+        fresh: bool,
     ) -> None:
         self.spec, self.store, self.plan = spec, store, plan
         self.out, self.tracker = options.out, tracker
@@ -231,6 +246,11 @@ class _Reporter:
         ended = time.perf_counter()
         self._next_write = ended + max(1.0, 20 * (ended - began))
 
+    def interrupted(self) -> None:
+        """Write the records of all that is in the store, whether it was reported or not."""
+        self.results |= stored_results(self.store, self.cells)
+        self.write()
+
     def _log(self, records: Sequence[Record]) -> None:
         """Hand records to MLflow that are new or changed."""
         for record in records:
@@ -253,10 +273,15 @@ class _Reporter:
         wall_s = time.perf_counter() - began
         lanes = max(1, workers)
         summary = {
-            "jobs": jobs, "workers": workers, "wall_s": wall_s, "busy_s": self.busy_s,
+            "jobs": jobs,
+            "workers": workers,
+            "wall_s": wall_s,
+            "busy_s": self.busy_s,
             "busy_share": self.busy_s / (wall_s * lanes),
-            **{f"cells_{status}": sum(r.status == status for r in records)
-               for status in ("ok", "failed", "skipped")},
+            **{
+                f"cells_{status}": sum(r.status == status for r in records)
+                for status in ("ok", "failed", "skipped")
+            },
         }
         tracked = True
         if self._fresh or not self.tracker.is_current(records):

@@ -80,8 +80,12 @@ class ForgetRequest:
     def to_json(self, dataset: str, scenario: str) -> str:
         """Write the request as a file that `ids[file=…]` reads."""
         content = {
-            "schema": REQUEST_SCHEMA, "hash": self.hash, "dataset": dataset, "scenario": scenario,
-            "data_digest": self.data_digest, "ids": self.forget.tolist(),
+            "schema": REQUEST_SCHEMA,
+            "hash": self.hash,
+            "dataset": dataset,
+            "scenario": scenario,
+            "data_digest": self.data_digest,
+            "ids": self.forget.tolist(),
         }
         return json.dumps(content) + "\n"
 
@@ -140,9 +144,9 @@ class ClassScenario(Scenario):
     """All training images of one or several classes."""
 
     name: ClassVar[str] = "class"
-    classes: Annotated[
-        tuple[int | str, ...], BeforeValidator(_as_tuple), Field(min_length=1)
-    ] = (0,)
+    classes: Annotated[tuple[int | str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (
+        0,
+    )
 
     def draw(self, data: ImageData, split: Split) -> Ids:
         """Return the training ids of the classes, which are given by number or by name."""

@@ -177,8 +177,9 @@ def resolve(spec: SweepSpec, problems: Problems | None = None) -> Sweep:
         models=each(spec.models, create_model_spec),
         scenarios=each(spec.scenarios, create_scenario),
         methods=each(spec.methods, METHODS.create),
-        recipes=each(spec.recipes,
-                     lambda text: None if text == AUTO else create_recipe(text, spec.training)),
+        recipes=each(
+            spec.recipes, lambda text: None if text == AUTO else create_recipe(text, spec.training)
+        ),
     )
     if problems is None:
         noted.raise_any()

@@ -117,7 +117,9 @@ class UnlearningTask(TaskInfo):
         """An optimiser over the trainable parameters; what is not given is the recipe's."""
         settings = self.recipe.settings
         return make_optimizer(
-            model, lr=lr, name=name or settings.optimizer,
+            model,
+            lr=lr,
+            name=name or settings.optimizer,
             momentum=settings.momentum if momentum is None else momentum,
             weight_decay=settings.weight_decay if weight_decay is None else weight_decay,
         )
@@ -145,9 +147,15 @@ class UnlearningTask(TaskInfo):
         """
         settings = self.recipe.settings
         return fit(
-            model, examples, optimizer, epochs=epochs,
-            loss=loss or cross_entropy(settings.label_smoothing), batch_size=batch_size,
-            schedule=schedule, batch_norm=batch_norm, clip_norm=clip_norm,
+            model,
+            examples,
+            optimizer,
+            epochs=epochs,
+            loss=loss or cross_entropy(settings.label_smoothing),
+            batch_size=batch_size,
+            schedule=schedule,
+            batch_norm=batch_norm,
+            clip_norm=clip_norm,
             precision=settings.precision,
         )
 
@@ -205,4 +213,3 @@ def quiet_randomness(rng: torch.Generator, device: torch.device) -> Iterator[Non
         finally:
             np.random.set_state(numpy_state)
             random.setstate(python_state)
-

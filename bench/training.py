@@ -126,14 +126,23 @@ def train_recipe(model: nn.Module, examples: ExampleSet, recipe: Recipe) -> nn.M
         return plain(model, batch) + extra
 
     optimizer = make_optimizer(
-        model, name=settings.optimizer, lr=settings.lr, momentum=settings.momentum,
+        model,
+        name=settings.optimizer,
+        lr=settings.lr,
+        momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
     fit(
-        model, examples, optimizer, epochs=settings.epochs,
-        loss=plain if penalty is None else penalised, batch_size=settings.batch_size,
-        schedule=settings.schedule, warmup_frac=settings.warmup_frac,
-        clip_norm=settings.clip_norm, precision=settings.precision,
+        model,
+        examples,
+        optimizer,
+        epochs=settings.epochs,
+        loss=plain if penalty is None else penalised,
+        batch_size=settings.batch_size,
+        schedule=settings.schedule,
+        warmup_frac=settings.warmup_frac,
+        clip_norm=settings.clip_norm,
+        precision=settings.precision,
     )
     return model
 

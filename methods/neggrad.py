@@ -53,8 +53,14 @@ class NegGrad(Unlearner):
         optimizer = task.optimizer(model, lr=self.lr)
         done = 0
         while done < self.epochs and task.accuracy(model, task.forget) > target:
-            task.fit(model, task.forget, optimizer, loss=self.loss(task.num_classes),
-                     batch_norm="eval", clip_norm=self.clip_norm)
+            task.fit(
+                model,
+                task.forget,
+                optimizer,
+                loss=self.loss(task.num_classes),
+                batch_norm="eval",
+                clip_norm=self.clip_norm,
+            )
             done += 1
         task.report(epochs_done=done)
         return model

@@ -57,6 +57,7 @@ class NegGradPlus(Unlearner):
             return (1 - self.forget_weight) * descent - self.forget_weight * ascent
 
         optimizer = task.optimizer(model, lr=self.lr)
-        task.fit(model, task.retain, optimizer, epochs=self.epochs, loss=joint,
-                 clip_norm=self.clip_norm)
+        task.fit(
+            model, task.retain, optimizer, epochs=self.epochs, loss=joint, clip_norm=self.clip_norm
+        )
         return model

@@ -65,7 +65,7 @@ class Osp(Unlearner):
     # --- phase A: the orthogonal recipe ------------------------------------------------------
 
     def training_penalty(self, model: nn.Module) -> Tensor:
-        """lambda times the sum (`so`) or mean (`cosine`) of the penalty over the layers."""
+        """Lambda times the sum (`so`) or mean (`cosine`) of the penalty over the layers."""
         import torch
 
         kernels = [module.weight.flatten(1) for module in penalised_convolutions(model)]
@@ -203,7 +203,8 @@ def gated_layers(layers: list[Layer]) -> list[Layer]:
         UnlearnBenchError: If there is none, as in a vision transformer.
     """
     gated = [
-        layer for layer in layers
+        layer
+        for layer in layers
         if layer.is_conv and not layer.is_head and layer.output is not layer.module
     ]
     if not gated:

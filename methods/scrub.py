@@ -80,7 +80,14 @@ class Scrub(Unlearner):
         optimizer = task.optimizer(model, lr=self.lr, name=self.optimizer)
         for epoch in range(self.epochs):
             if epoch < self.max_epochs:
-                task.fit(model, task.forget, optimizer, loss=max_loss, batch_norm="eval",
-                         batch_size=self.forget_batch_size, clip_norm=self.clip_norm)
+                task.fit(
+                    model,
+                    task.forget,
+                    optimizer,
+                    loss=max_loss,
+                    batch_norm="eval",
+                    batch_size=self.forget_batch_size,
+                    clip_norm=self.clip_norm,
+                )
             task.fit(model, task.retain, optimizer, loss=min_loss, clip_norm=self.clip_norm)
         return model

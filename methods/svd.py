@@ -214,9 +214,7 @@ def eigenspace(moment: Tensor) -> Eigenspace:
     return Eigenspace(vectors.to(moment.device), energies.to(moment.device))
 
 
-def split_by_class(
-    examples: ExampleSet, classes: tuple[int, ...]
-) -> tuple[ExampleSet, ExampleSet]:
+def split_by_class(examples: ExampleSet, classes: tuple[int, ...]) -> tuple[ExampleSet, ExampleSet]:
     """Part a set into the examples outside and inside the given classes."""
     import torch
 

@@ -20,6 +20,7 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+
 from unlearnbench.bench import DATASETS, DataError, InputError
 from unlearnbench.datasets import cifar, fashion_mnist
 

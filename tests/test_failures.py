@@ -313,7 +313,7 @@ def test_a_rerun_in_processes_runs_the_failed_cells_only(disaster):
 @pytest.mark.slow
 def test_retrained_models_are_exempt_from_the_time_limit(tmp_path):
     (tmp_path / "toy.toml").write_text(TOY.replace("epochs = 2", "epochs = 20"))
-    done = shell("run", "toy.toml", "--time-limit", 0.1, "--workers", 1, cwd=tmp_path)
+    done = shell("run", "toy.toml", "--time-limit", 0.1, "--workers", 2, cwd=tmp_path)
     (retrained,) = [r for r in read_records(tmp_path / "results/toy") if r.method == "retrain"]
     assert retrained.status == "ok", done.stderr
     assert retrained.times["unlearn_s"] > 0.1

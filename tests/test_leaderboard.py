@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 import pytest
+
 from unlearnbench.bench.leaderboard import build
 from unlearnbench.bench.record import Record
 from unlearnbench.bench.render import markdown, terminal_table, write_leaderboard

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+
 from unlearnbench.bench.figures import draw
 from unlearnbench.bench.leaderboard import build
 from unlearnbench.bench.record import Record

@@ -111,8 +111,14 @@ def test_head_mask_never_names_the_class_and_changes_no_other_logit():
     from unlearnbench.bench.batches import ExampleSet, Pixels
 
     images = toy_images()
-    test = ExampleSet("test", Pixels(images, "test", torch.device("cpu")),
-                      np.arange(len(images.test_labels)), 64, torch.Generator(), {})
+    test = ExampleSet(
+        "test",
+        Pixels(images, "test", torch.device("cpu")),
+        np.arange(len(images.test_labels)),
+        64,
+        torch.Generator(),
+        {},
+    )
     method = METHODS.create("head-mask")
     task = toy_task(method, "class[classes=[2]]")
     before = task.logits(trained(), test)
@@ -145,7 +151,7 @@ class _Greedy(Unlearner):
 @pytest.mark.parametrize("role", ["forget", "retain", "validation", "training"])
 def test_touching_an_undeclared_set_raises_and_says_what_to_declare(role):
     task = toy_task(_Greedy())
-    with pytest.raises(UndeclaredNeedError, match=f"`greedy` touched the {role} set.*\"{role}\""):
+    with pytest.raises(UndeclaredNeedError, match=f'`greedy` touched the {role} set.*"{role}"'):
         getattr(task, role)
 
 
@@ -182,8 +188,9 @@ def test_declarations_are_complete(name):
     module = cls.__module__.rsplit(".", 1)[1]
     assert name == module.replace("_", "-")
     doc = __import__("importlib").import_module(cls.__module__).__doc__
-    assert all(f"{heading}:" in doc for heading in ("Source", "Reference code", "Differences",
-                                                     "Cost"))
+    assert all(
+        f"{heading}:" in doc for heading in ("Source", "Reference code", "Differences", "Cost")
+    )
     method = cls.create({})
     assert cls.create(method.params) == method
     assert METHODS.create(method.spec) == method

@@ -199,8 +199,9 @@ def test_the_edit_needs_no_data_and_equals_gates_computed_by_hand():
 
 def test_full_strength_on_every_channel_of_a_class_hurts_that_class_most():
     method = OSP(rho=0.25, samples_per_class=1000)
-    task = toy_task(method, prepared=prepared(method, trained()),
-                    needs=frozenset({"forget", "retain"}))
+    task = toy_task(
+        method, prepared=prepared(method, trained()), needs=frozenset({"forget", "retain"})
+    )
     model = method.unlearn(trained(), task)
     lost = {
         role: task.accuracy(trained(), getattr(task, role))

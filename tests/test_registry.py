@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import EntryPoint
 
 import pytest
+
 from unlearnbench.bench import (
     Dataset,
     InputError,

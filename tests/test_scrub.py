@@ -81,8 +81,11 @@ def test_losses_have_the_values_of_the_formulas(passes):
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.mul_(1.1)
-        batch = next(iter(task.validation.batches(8))) if "validation" in method.needs else next(
-            iter(task.retain.batches(8)))
+        batch = (
+            next(iter(task.validation.batches(8)))
+            if "validation" in method.needs
+            else next(iter(task.retain.batches(8)))
+        )
         p = F.softmax(trained()(batch.images).double() / 2, 1)
         q = F.softmax(student(batch.images).double() / 2, 1)
         kl = 4 * (p * (p.log() - q.log())).sum(1).mean()
@@ -98,8 +101,9 @@ def test_at_the_teacher_the_distance_has_no_slope():
     settings = TrainingSettings(**SETTINGS.model_dump() | {"weight_decay": 0.0})
     method = SCRUB(lr=0.1, epochs=1, max_epochs=1, gamma=0.0, alpha=0.0)
     model = method.unlearn(trained(), toy_task(method, settings=settings))
-    for (name, a), (_, b) in zip(model.named_parameters(), trained().named_parameters(),
-                                 strict=True):
+    for (name, a), (_, b) in zip(
+        model.named_parameters(), trained().named_parameters(), strict=True
+    ):
         assert torch.allclose(a, b, atol=1e-5), name
 
 

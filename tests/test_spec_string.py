@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from unlearnbench.bench import InputError
 from unlearnbench.bench.spec_string import format_spec, parse_spec, split_specs
 

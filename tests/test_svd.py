@@ -51,8 +51,11 @@ def test_weights_within_the_retain_space_stay():
     linear = nn.Linear(12, 6, bias=False).double()
     with torch.no_grad():
         linear.weight[:3] = basis  # three rows within the retain space, three anywhere
-    surgery = LayerSurgery(_as_layer(linear), eigenspace((retain.T @ retain)[None]),
-                           eigenspace((forget.T @ forget)[None]))
+    surgery = LayerSurgery(
+        _as_layer(linear),
+        eigenspace((retain.T @ retain)[None]),
+        eigenspace((forget.T @ forget)[None]),
+    )
     surgery.apply(1e12, 100.0)
     assert torch.allclose(linear.weight[:3], basis, atol=1e-3)
     assert ((linear.weight - surgery.original)[3:].norm(dim=1) > 0.1).all()
@@ -88,7 +91,9 @@ def test_result_does_not_depend_on_the_order_of_batches():
     model = trained()
     layers = task.layers(model)
     forward = moments(task, model, layers, task.retain)
-    backward = moments(task, model, layers, task.retain.subset(torch.arange(len(task.retain)).flip(0)))
+    backward = moments(
+        task, model, layers, task.retain.subset(torch.arange(len(task.retain)).flip(0))
+    )
     for a, b in zip(forward, backward, strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-4)
 
@@ -207,7 +212,8 @@ def _moments64(model, layers, examples):
     hooks = [
         layer.module.register_forward_pre_hook(
             lambda module, inputs, name=layer.name: rows.__setitem__(
-                name, input_rows(module, inputs[0]))
+                name, input_rows(module, inputs[0])
+            )
         )
         for layer in layers
     ]

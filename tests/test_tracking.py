@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
 from unlearnbench.bench import tracking
 from unlearnbench.bench.errors import InputError
 from unlearnbench.bench.record import Record

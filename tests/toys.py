@@ -11,8 +11,8 @@ from torch import nn
 
 from unlearnbench.bench import DATASETS, METHODS, ImageData, Unlearner
 from unlearnbench.bench.batches import ExampleSet, Pixels
-from unlearnbench.bench.modelspec import create_model_spec
 from unlearnbench.bench.models import build_model
+from unlearnbench.bench.modelspec import create_model_spec
 from unlearnbench.bench.plan import LoadedData, Plan, make_plan
 from unlearnbench.bench.recipe import Recipe, TrainingSettings, recipe_of
 from unlearnbench.bench.runner import RunOptions
@@ -30,8 +30,9 @@ CPU = torch.device("cpu")
 @cache
 def toy_images() -> ImageData:
     """Four classes of 8x8 images, 30 for training and 15 for testing each."""
-    made = DATASETS.create("synthetic[classes=4,size=8,channels=1,train_per_class=30,"
-                           "test_per_class=15,seed=1]")
+    made = DATASETS.create(
+        "synthetic[classes=4,size=8,channels=1,train_per_class=30,test_per_class=15,seed=1]"
+    )
     return made.load(Path("unused"))
 
 
@@ -47,8 +48,14 @@ def _trained(model: str, penalty: str | None) -> dict[str, torch.Tensor]:
     recipe = toy_recipe(penalty)
     net = fresh(model)
     rng = torch.Generator().manual_seed(7)
-    examples = ExampleSet("training", Pixels(data.images, "train", CPU), data.split.training,
-                          SETTINGS.batch_size, rng, {})
+    examples = ExampleSet(
+        "training",
+        Pixels(data.images, "train", CPU),
+        data.split.training,
+        SETTINGS.batch_size,
+        rng,
+        {},
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         train_recipe(net, examples, recipe)
@@ -99,18 +106,26 @@ def toy_task(
         members |= {"forget": request.forget, "retain": request.retain}
     pixels = Pixels(images, "train", CPU)
     open_ = method.needs if needs is None else needs
-    sets = {role: ExampleSet(role, pixels, ids, settings.batch_size, rng, served,
-                             augment=settings.augment)
-            for role, ids in members.items() if role in open_}
+    sets = {
+        role: ExampleSet(
+            role, pixels, ids, settings.batch_size, rng, served, augment=settings.augment
+        )
+        for role, ids in members.items()
+        if role in open_
+    }
     info = TaskInfo(
-        model_spec=create_model_spec(model), recipe=toy_recipe(None, settings),
+        model_spec=create_model_spec(model),
+        recipe=toy_recipe(None, settings),
         forget_classes=() if preparing else request.classes,
         forget_size=0 if preparing else len(request.forget),
-        retain_size=len(request.retain), validation_size=len(data.split.validation),
-        num_classes=images.num_classes, image_shape=images.image_shape,
+        retain_size=len(request.retain),
+        validation_size=len(data.split.validation),
+        num_classes=images.num_classes,
+        image_shape=images.image_shape,
     )
-    return UnlearningTask(info, method=method.name, sets=sets, device=CPU, rng=rng,
-                          served=served, prepared=prepared)
+    return UnlearningTask(
+        info, method=method.name, sets=sets, device=CPU, rng=rng, served=served, prepared=prepared
+    )
 
 
 TOY_SWEEP = {
@@ -130,16 +145,24 @@ def toy_spec(**changes: object) -> SweepSpec:
 
 def toy_options(folder: Path, **changes: object) -> RunOptions:
     """Everything under one folder, in this process, on the CPU."""
-    options = RunOptions(store=folder / "store", out=folder / "out", data_root=folder / "data",
-                         workers=0, device="cpu")
+    options = RunOptions(
+        store=folder / "store",
+        out=folder / "out",
+        data_root=folder / "data",
+        workers=0,
+        device="cpu",
+    )
     return replace(options, **changes)  # type: ignore[arg-type]
 
 
 def toy_plan(spec: SweepSpec) -> Plan:
     """The plan of a sweep whose only dataset is synthetic."""
     sweep = resolve(spec)
-    data = [LoadedData(d, images, split_validation(images, spec.validation_fraction))
-            for d in sweep.datasets for images in [d.load(Path("unused"))]]
+    data = [
+        LoadedData(d, images, split_validation(images, spec.validation_fraction))
+        for d in sweep.datasets
+        for images in [d.load(Path("unused"))]
+    ]
     return make_plan(sweep, data, "cpu")
 
 
