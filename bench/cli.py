@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -329,8 +330,10 @@ def _report(result: RunResult) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    # third parties write to the console on import; the sweep has one voice
+    # third parties have much to say when they are imported; the sweep has one voice
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     try:
         cli()
     except UnlearnBenchError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+import shutil
 import sys
 import threading
 import time
@@ -28,7 +28,7 @@ from .store import Store
 from .sweep import Sweep, SweepSpec, resolve
 from .tracking import Tracker
 
-log = logging.getLogger(__name__)
+FAILURES = "failures"
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,7 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
         _check_models(sweep, data, problems)
         problems.raise_any()
     store = Store(options.store)  # from here on there are no mistakes left to report
+    store.tidy()
     _check_writable(options.out)
     if todo:
         for loaded in data:
@@ -204,6 +205,7 @@ class _Reporter:
             self.tracker.start(self.spec.model_dump(mode="json"))
             self._log(records)
         if self._fresh:
+            shutil.rmtree(self.out / FAILURES, ignore_errors=True)  # they are tried again
             threading.Thread(target=_import_renderer, daemon=True).start()
             self.write()
 
@@ -226,7 +228,7 @@ class _Reporter:
         self.failures[outcome.key] = outcome.reason or "unknown"
         bar.write(f"failed: {label}: {outcome.reason}.", file=sys.stderr)
         if outcome.details:
-            path = self.out / "failures" / f"{outcome.key[:12]}.log"
+            path = self.out / FAILURES / f"{outcome.key[:12]}.log"
             write_text_atomically(path, f"{label}\n\n{outcome.details}")
 
     def records(self) -> list[Record]:

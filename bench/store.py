@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from filelock import FileLock
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TENSORS = "tensors.safetensors"
+UNFINISHED = ".new-"
+DAY_S = 24 * 60 * 60
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,13 @@ class Store:
         """Whether there is any artefact of a kind."""
         return (self.root / "artifacts" / kind).is_dir()
 
+    def tidy(self) -> None:
+        """Remove what killed processes left half-written more than a day ago."""
+        for leftover in (self.root / "artifacts").glob(f"{UNFINISHED}*"):
+            with suppress(OSError):
+                if time.time() - leftover.stat().st_mtime > DAY_S:
+                    shutil.rmtree(leftover)
+
     def get(self, kind: str, key: str) -> Artifact | None:
         """Return an artefact, or None if it is not there.
 
@@ -138,7 +149,8 @@ class Store:
         target = self.path(kind, key)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(dir=self.root / "artifacts", prefix=".new-"))
+            temporary = self.root / "artifacts" / f"{UNFINISHED}{uuid4().hex}"
+            temporary.mkdir()
             try:
                 self._fill(temporary, meta, tensors, write)
                 if not self.has(kind, key):

@@ -8,6 +8,7 @@ import stat
 import string
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -430,3 +431,25 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
         write_bytes_atomically(path, b"new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_what_killed_processes_left_is_removed_after_a_day(tmp_path):
+    store = Store(tmp_path)
+    old, young = (tmp_path / "artifacts" / name for name in (".new-old", ".new-young"))
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "half").write_text("half")
+    two_days_ago = time.time() - 2 * 24 * 60 * 60
+    os.utime(old, (two_days_ago, two_days_ago))
+    store.tidy()
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_a_folder_in_the_store_can_be_read_by_whom_the_umask_allows(tmp_path):
+    before = os.umask(0o022)
+    try:
+        artifact = Store(tmp_path).put("kind", "0" * 32, {})
+    finally:
+        os.umask(before)
+    assert artifact.path.stat().st_mode & 0o777 == 0o755
