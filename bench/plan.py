@@ -12,6 +12,7 @@ from .jobs import CellJob, OriginalJob, PluginText, RecipeText
 from .keys import content_key
 from .modelspec import ModelSpec
 from .recipe import Recipe
+from .registry import METHODS
 from .scenario import ForgetRequest, Scenario, Split, split_validation
 from .sweep import Sweep
 from .taskinfo import TaskInfo
@@ -118,104 +119,85 @@ def make_plan(
             with noted.noted():
                 request = scenario.request(loaded.images, loaded.split)
                 for model in sweep.models:
-                    table = _table(sweep, loaded, model, scenario, request, device)
-                    cells += table
-                    for cell in table:
-                        if not cell.skip:
-                            originals.setdefault(cell.job.original.key, cell.job.original)
+                    cells += _Table(sweep, loaded, model, scenario, request, device).cells()
     if problems is None:
         noted.raise_any()
+    for cell in cells:
+        if not cell.skip:
+            originals.setdefault(cell.job.original.key, cell.job.original)
     return Plan(cells, originals)
 
 
-def _table(
-    sweep: Sweep,
-    loaded: LoadedData,
-    model: ModelSpec,
-    scenario: Scenario,
-    request: ForgetRequest,
-    device: str,
-) -> list[Cell]:
-    """Cells of one dataset, architecture and scenario, references first."""
-    from .registry import METHODS
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """One dataset, architecture and scenario, whose cells are compared with each other."""
 
-    references = [METHODS.get(name).create({}) for name in REFERENCES]
-    cells: dict[str, Cell] = {}
+    sweep: Sweep
+    loaded: LoadedData
+    model: ModelSpec
+    scenario: Scenario
+    request: ForgetRequest
+    device: str
 
-    def add(method: Unlearner, recipe: Recipe, seed: int) -> Cell:
-        cell = _cell(sweep, loaded, model, scenario, request, device, method, recipe, seed)
-        return cells.setdefault(cell.key, cell)
+    def cells(self) -> list[Cell]:
+        """References of every recipe that is used, then the methods; each cell once."""
+        wanted = [(m, r) for m in self.sweep.methods for r in self.sweep.recipes_of(m)]
+        used = {r.name: r for m, r in wanted if not self.skip_reasons(m, r)}
+        references = [METHODS.get(name).create({}) for name in REFERENCES]
+        wanted = [(m, r) for r in used.values() for m in references] + wanted
+        found = [self.cell(m, r, seed) for m, r in wanted for seed in self.sweep.spec.seeds]
+        return list({cell.key: cell for cell in found}.values())
 
-    wanted = [(m, r) for m in sweep.methods for r in sweep.recipes_of(m)]
-    info = {(m.spec, r.name): _skip_reasons(m, r, loaded, model, request) for m, r in wanted}
-    used = {r.name: r for m, r in wanted if not info[m.spec, r.name]}
-    for recipe in used.values():
-        for reference in references:
-            for seed in sweep.spec.seeds:
-                add(reference, recipe, seed)
-    for method, recipe in wanted:
-        for seed in sweep.spec.seeds:
-            add(method, recipe, seed)
-    return list(cells.values())
-
-
-def _skip_reasons(
-    method: Unlearner, recipe: Recipe, loaded: LoadedData, model: ModelSpec, request: ForgetRequest
-) -> tuple[str, ...]:
-    facts = TaskInfo(
-        model_spec=model,
-        recipe=recipe,
-        forget_classes=request.classes,
-        forget_size=len(request.forget),
-        retain_size=len(request.retain),
-        validation_size=len(loaded.split.validation),
-        num_classes=loaded.images.num_classes,
-        image_shape=loaded.images.image_shape,
-    )
-    try:
-        reasons = method.unsupported_reasons(facts)
-    except Exception as error:  # a plug-in's code may raise anything
-        raise InputError(
-            f"method `{method.spec}`: `unsupported_reasons` raised {describe(error)}."
-        ) from error
-    if not isinstance(reasons, list):
-        raise InputError(
-            f"method `{method.spec}`: `unsupported_reasons` must return a list of sentences; "
-            f"got {reasons!r}."
+    def cell(self, method: Unlearner, recipe: Recipe, seed: int) -> Cell:
+        """Lay out one cell."""
+        spec = self.sweep.spec
+        original = original_job(self.loaded, spec.validation_fraction, self.model, recipe, seed)
+        job, retrained = (
+            cell_job(original, self.request, m, self.device, spec.save_models)
+            for m in (method, METHODS.get("retrain").create({}))
         )
-    return tuple(map(str, reasons))
+        return Cell(
+            key=job.key,
+            dataset=self.loaded.dataset.spec,
+            model=str(self.model),
+            recipe=recipe,
+            scenario=self.scenario.spec,
+            request=self.request,
+            method=method,
+            seed=seed,
+            job=job,
+            skip=self.skip_reasons(method, recipe),
+            retrained=retrained.key,
+        )
 
+    def skip_reasons(self, method: Unlearner, recipe: Recipe) -> tuple[str, ...]:
+        """Ask the method why it declines, if it does.
 
-def _cell(
-    sweep: Sweep,
-    loaded: LoadedData,
-    model: ModelSpec,
-    scenario: Scenario,
-    request: ForgetRequest,
-    device: str,
-    method: Unlearner,
-    recipe: Recipe,
-    seed: int,
-) -> Cell:
-    original = original_job(loaded, sweep.spec.validation_fraction, model, recipe, seed)
-    job = cell_job(original, request, method, device, sweep.spec.save_models)
-    from .registry import METHODS
-
-    retrain = METHODS.get("retrain").create({})
-    retrained = cell_job(original, request, retrain, device, sweep.spec.save_models).key
-    return Cell(
-        key=job.key,
-        dataset=loaded.dataset.spec,
-        model=str(model),
-        recipe=recipe,
-        scenario=scenario.spec,
-        request=request,
-        method=method,
-        seed=seed,
-        job=job,
-        skip=_skip_reasons(method, recipe, loaded, model, request),
-        retrained=retrained,
-    )
+        Raises:
+            InputError: If a plug-in answers with anything but sentences.
+        """
+        facts = TaskInfo(
+            model_spec=self.model,
+            recipe=recipe,
+            forget_classes=self.request.classes,
+            forget_size=len(self.request.forget),
+            retain_size=len(self.request.retain),
+            validation_size=len(self.loaded.split.validation),
+            num_classes=self.loaded.images.num_classes,
+            image_shape=self.loaded.images.image_shape,
+        )
+        try:
+            reasons = method.unsupported_reasons(facts)
+        except Exception as error:  # a plug-in's code may raise anything
+            raise InputError(
+                f"method `{method.spec}`: `unsupported_reasons` raised {describe(error)}."
+            ) from error
+        if not isinstance(reasons, list):
+            raise InputError(
+                f"method `{method.spec}`: `unsupported_reasons` must return a list of sentences; "
+                f"got {reasons!r}."
+            )
+        return tuple(map(str, reasons))
 
 
 def original_job(
