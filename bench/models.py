@@ -94,7 +94,7 @@ def describe_model(
 ) -> ModelInfo:
     """Say what was built, by comparison with the architecture as timm makes it."""
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    with torch.device("meta"):  # shapes only, no memory and no random numbers
+    with torch.random.fork_rng(devices=[]):
         own = timm.create_model(spec.name, in_chans=image_shape[0], **spec.kwargs)
     same = _stem_parts(model) == _stem_parts(own)
     return ModelInfo("own" if same else "small", count, image_shape)

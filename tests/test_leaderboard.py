@@ -225,7 +225,9 @@ def test_csv_holds_the_values_of_the_records_as_fractions(tmp_path):
     exact = 0.1 + 0.2  # a number whose shortest form has seventeen digits
     records = [cell("retrain", forget=0.1), cell("scrub", forget=exact, gap=exact - 0.1)]
     write_leaderboard(records, tmp_path)
-    frame = pd.read_csv(tmp_path / "leaderboard.csv").set_index("method")
+    frame = pd.read_csv(tmp_path / "leaderboard.csv", float_precision="round_trip").set_index(
+        "method"
+    )
     assert frame.loc["scrub", "forget_acc_mean"] == exact
     assert frame.loc["scrub", "gap_forget_acc"] == exact - 0.1
     assert frame.loc["scrub", "forget_acc_retrained"] == 0.1
