@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .dataset import Dataset, ImageData
 from .errors import (
     DataError,
+    DeclinedError,
     DivergedError,
     InputError,
     PluginError,
@@ -36,6 +37,7 @@ __all__ = [
     "Batch",
     "DataError",
     "Dataset",
+    "DeclinedError",
     "DivergedError",
     "ExampleSet",
     "ImageData",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -97,14 +98,15 @@ def run_cell(job: CellJob, settings: WorkerSettings) -> float:
             return 0.0
         workbench = _Workbench(store, job, settings)
         whole = time.perf_counter()
-        prepared, prepare_s = workbench.prepare()
-        outcome = workbench.unlearn(prepared)
+        workbench.warm_up()
+        prepared = workbench.prepare()
+        outcome = workbench.unlearn(prepared.tensors)
         began = time.perf_counter()
         check_finite(outcome.model)
         metrics = workbench.measure(outcome.model)
         times = {
             "unlearn_s": outcome.unlearn_s,
-            "prepare_s": prepare_s,
+            "prepare_s": prepared.prepare_s,
             "evaluate_s": time.perf_counter() - began,
             "original_s": workbench.original_s,
         }
@@ -113,13 +115,22 @@ def run_cell(job: CellJob, settings: WorkerSettings) -> float:
             "metrics": metrics,
             "times": times,
             "peak_memory_bytes": outcome.peak_memory_bytes,
-            "samples": outcome.served,
+            "samples": _sum(prepared.served, outcome.served),
             "method_info": outcome.reported,
             "model_info": workbench.model_info,
             "environment": describe_environment(settings.device),
         }
         store.put("cell", job.key, meta, outcome.model.state_dict() if job.save_model else None)
         return busy_s
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """What `prepare` gave and cost."""
+
+    tensors: Mapping[str, Tensor]
+    prepare_s: float
+    served: dict[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,25 +164,26 @@ class _Workbench:
         self.original = model.to(self.device).eval()
         self.train_pixels = Pixels(self.data, "train", self.device)
 
-    def prepare(self) -> tuple[Mapping[str, Tensor], float]:
+    def prepare(self) -> _Prepared:
         """What the method prepares for this original, from the store if it is there."""
         if type(self.method).prepare is Unlearner.prepare:
-            return {}, 0.0
+            return _Prepared({}, 0.0, {})
         with self.store.lock("prepared", self.job.prepared_key):
             found = self.store.get("prepared", self.job.prepared_key)
             if found is None:
-                task = self._task("prepare", None, {}, None)
+                served: dict[str, int] = {}
+                task = self._task("prepare", None, served, None)
                 model = deepcopy(self.original)
                 state, seconds, _ = self._timed(task, lambda: self.method.prepare(model, task))
-                found = self.store.put(
-                    "prepared", self.job.prepared_key, {"prepare_s": seconds}, state or {}
-                )
-        return found.tensors(str(self.device)), float(found.meta["prepare_s"])
+                meta = {"prepare_s": seconds, "samples": served}
+                found = self.store.put("prepared", self.job.prepared_key, meta, state or {})
+        return _Prepared(
+            found.tensors(str(self.device)), float(found.meta["prepare_s"]), found.meta["samples"]
+        )
 
     def unlearn(self, prepared: Mapping[str, Tensor]) -> _Unlearned:
         """Run the method on a private copy of the original, timed."""
         task = self._task("unlearn", self.request, {}, prepared)
-        self._warm_up(task)
         model = deepcopy(self.original)
         unlearned, seconds, peak = self._timed(task, lambda: self.method.unlearn(model, task))
         if not isinstance(unlearned, nn.Module):
@@ -268,12 +280,19 @@ class _Workbench:
             seconds = time.perf_counter() - began
         return result, seconds, memory.stop()
 
-    def _warm_up(self, task: UnlearningTask) -> None:
+    def warm_up(self) -> None:
         """One step on blank images, so that the first call of a kernel is not timed."""
-        batch = task.blank_batch(2)
+        images = torch.zeros(2, *self.data.image_shape, device=self.device)
+        labels = torch.zeros(2, dtype=torch.int64, device=self.device)
         model = deepcopy(self.original).train()
         with quiet_randomness(torch.Generator(), self.device), torch.enable_grad():
-            nn.functional.cross_entropy(model(batch.images), batch.labels).backward()  # type: ignore[no-untyped-call]
+            loss = nn.functional.cross_entropy(model(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _sum(*counts: Mapping[str, int]) -> dict[str, int]:
+    """Add counts by name."""
+    return dict(sum((Counter(c) for c in counts), Counter[str]()))
 
 
 def _begin(settings: WorkerSettings) -> Store:

@@ -47,8 +47,7 @@ LEGEND = {
     ),
     "original (identity)": "The model before unlearning. It does no work, so it has no speed-up.",
     "retrained": (
-        "Trained from scratch without the forget set: the reference of every gap, and so itself "
-        "at gap 0."
+        "Trained anew without the forget set: the reference of every gap, and so itself at gap 0."
     ),
     NOISE_FLOOR: (
         "The noise floor: the mean distance between retrained models of two different seeds with "

@@ -157,6 +157,16 @@ class PeakMemory:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def threads() -> int:
+    """Threads of a worker on the CPU: `OMP_NUM_THREADS`, else one.
+
+    Results depend on it in their last bits, and times all the more; so it does not depend on
+    the number of workers, and small networks are fastest with one.
+    """
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wish) if wish.isdigit() and int(wish) > 0 else 1
+
+
 def cpu_count() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -5,6 +5,7 @@ UnlearnBenchError
 │   ├── UnknownNameError (KeyError)    a name that no registry, file or enumeration knows
 │   └── DataError                      data that is absent, damaged or cannot be downloaded
 ├── StoreError (OSError)           the store cannot be written or is damaged; exit code 2
+├── DeclinedError                  a method finds that it does not serve this network or data
 ├── UndeclaredNeedError            a method touched what it had not declared
 ├── DivergedError                  a model or its outputs are not finite
 └── PluginError                    a plug-in that cannot be loaded
@@ -63,6 +64,13 @@ class StoreError(UnlearnBenchError, OSError):
 
 class UndeclaredNeedError(UnlearnBenchError, PermissionError):
     """A method touched a set that it had not declared in `needs`."""
+
+
+class DeclinedError(UnlearnBenchError):
+    """A method finds only when it runs that it does not serve this network or these data.
+
+    Raised by `prepare` or `unlearn`; the cell is shown as not applicable, with the sentence.
+    """
 
 
 class DivergedError(UnlearnBenchError, ArithmeticError):

@@ -22,7 +22,7 @@ from typing import Any
 
 from pebble import concurrent
 
-from .errors import describe
+from .errors import DeclinedError, describe
 from .jobs import CellJob, OriginalJob, WorkerSettings
 
 PRELOAD = ["unlearnbench.bench.preload", "safetensors.torch"]
@@ -41,12 +41,14 @@ class Outcome:
         reason: Why it failed; None if its result is in the store.
         details: Traceback of an exception, for whoever has to mend the method; else empty.
         busy_s: Seconds of training, unlearning and measuring in it.
+        declined: Whether the reason is the method's own, that it does not serve this.
     """
 
     key: str
     reason: str | None
     details: str = ""
     busy_s: float = 0.0
+    declined: bool = False
 
 
 def start_server() -> None:
@@ -226,6 +228,8 @@ def _run(job: Job, settings: WorkerSettings) -> Outcome:
                 busy_s = run_original(job, settings)
             else:
                 busy_s = run_cell(job, settings)
+    except DeclinedError as error:
+        return Outcome(job.key, describe_failure(error), declined=True)
     except BaseException as error:  # a method may raise anything, SystemExit too
         if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
             raise  # Ctrl-C; in a worker it can only be the method's own

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,3 @@ def derive_seed(*parts: int | str) -> int:
     """Derive an independent seed in [0, 2**63) from a seed and the names of its use."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
-
-
-def short(keys: Iterable[str] | str) -> str:
-    """First ten digits of a key, or of the key of several keys, for people to read."""
-    return keys[:10] if isinstance(keys, str) else content_key("set", keys=sorted(keys))[:10]

@@ -115,13 +115,20 @@ def make_plan(
     originals: dict[str, OriginalJob] = {}
     noted = Problems() if problems is None else problems
     for loaded in data:
+        drawn: dict[str, str] = {}
         for scenario in sweep.scenarios:
             with noted.noted():
                 request = scenario.request(loaded.images, loaded.split)
+                if drawn.setdefault(request.hash, scenario.spec) != scenario.spec:
+                    raise InputError(
+                        f"scenarios `{drawn[request.hash]}` and `{scenario.spec}` draw the same "
+                        f"forget set from `{loaded.dataset.spec}`; keep one of them."
+                    )
                 for model in sweep.models:
                     cells += _Table(sweep, loaded, model, scenario, request, device).cells()
     if problems is None:
         noted.raise_any()
+    cells = list({cell.key: cell for cell in cells}.values())  # a list may name a thing twice
     for cell in cells:
         if not cell.skip:
             originals.setdefault(cell.job.original.key, cell.job.original)

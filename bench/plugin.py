@@ -50,14 +50,17 @@ class Plugin(BaseModel):
 
     @classmethod
     def code_digest(cls) -> str:
-        """Digest of the source file that defines the plug-in; part of the key of its results."""
-        try:
-            source = inspect.getsourcefile(cls)
-        except (TypeError, OSError):  # a class made by hand, as in a notebook
-            source = None
-        if source is None or not Path(source).is_file():
-            return "no-source"
-        return digest_bytes(Path(source).read_bytes())
+        """Digest of the source files that define the plug-in; part of the key of its results.
+
+        These are the files of its class and of every class that it derives from, as far as they
+        are not the harness's own. What else they import is not covered.
+        """
+        files = [_source_of(c) for c in cls.__mro__ if issubclass(c, Plugin)]
+        return (
+            digest_bytes(*(file for file in dict.fromkeys(files) if file))
+            if any(files)
+            else ("no-source")
+        )
 
     @property
     def params(self) -> dict[str, Any]:
@@ -127,3 +130,14 @@ def _without_branches(
             wishes[1:] = [wish.removeprefix("should be ") for wish in wishes[1:]]
             first |= {"loc": first["loc"][:-1], "msg": " or ".join(wishes)}
         yield first
+
+
+def _source_of(cls: type) -> bytes:
+    """Content of the file that defines a class; empty for the harness's own and for none."""
+    if cls.__module__.startswith(f"{__package__}."):
+        return b""
+    try:
+        source = inspect.getsourcefile(cls)
+    except (TypeError, OSError):  # a class made by hand, as in a notebook
+        return b""
+    return Path(source).read_bytes() if source and Path(source).is_file() else b""

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .errors import DataError, InputError
 from .files import write_text_atomically
-from .spec_string import format_spec
 
 SCHEMA: Final = "unlearnbench.record/1"
 REQUIRED_METRICS = ("retain_acc", "forget_acc", "test_acc")
@@ -31,7 +30,8 @@ class Record(BaseModel):
         model: timm architecture as `name[key=value,…]`.
         model_info: `stem`, `parameters` (count) and `input_size` of the model as built.
         recipe: `plain`, or the recipe of a method with a training penalty.
-        training: Settings with which original and retrained model were trained.
+        training: Settings with which original and retrained model were trained, and the share
+            of the training images that was held out for validation.
         scenario: Scenario as `name[key=value,…]`.
         forget_request: Content hash of the forget set.
         forget_size: Examples in the forget set.
@@ -49,7 +49,7 @@ class Record(BaseModel):
             `speedup`, retrain_s / unlearn_s, given only where both ran on the same hardware.
         peak_memory_bytes: Highest memory while unlearning: on the accelerator where there is
             one, else resident memory of the process; None where it cannot be told.
-        samples: Examples served to the method by role, repeats counted.
+        samples: Examples served to the method by role, repeats counted, `prepare` included.
         method_info: What the method reports of itself, e.g. the values that it searched.
         environment: Versions, device, hardware, threads, git commit.
     """
@@ -106,11 +106,6 @@ class Record(BaseModel):
             allow_nan=False,
         )
 
-    def method_spec(self, defaults: dict[str, Any]) -> str:
-        """The method with the hyper-parameters that differ from the defaults given."""
-        changed = {k: v for k, v in self.hyperparameters.items() if defaults.get(k) != v}
-        return format_spec(self.method, changed)
-
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write `records.jsonl` in one step; a reader never sees half of it."""
@@ -151,5 +146,9 @@ def read_records(path: Path) -> list[Record]:
 
 
 def latest_by_key(records: Sequence[Record]) -> list[Record]:
-    """Keep the last record of every cell, in the order of first appearance."""
-    return list({record.key: record for record in records}.values())
+    """Keep the last record of every cell, in the order of first appearance.
+
+    Sweeps may name one cell in two ways (a class, and the ids of its examples): both stay.
+    """
+    named = {(r.key, r.dataset, r.model, r.scenario): r for r in records}
+    return list(named.values())

@@ -21,7 +21,11 @@ def stored_results(store: Store, keys: Iterable[str]) -> dict[str, dict[str, Any
 
 
 def assemble(
-    spec: SweepSpec, plan: Plan, results: Results, failures: Mapping[str, str]
+    spec: SweepSpec,
+    plan: Plan,
+    results: Results,
+    failures: Mapping[str, str],
+    declined: Mapping[str, str] = {},
 ) -> list[Record]:
     """Build the records of all cells that have ended.
 
@@ -30,6 +34,7 @@ def assemble(
         plan: Its cells.
         results: What the workers wrote, by key of the cell.
         failures: Reasons of failed cells, by key.
+        declined: Reasons of cells that the method declined when it ran, by key.
 
     Returns:
         Records in plan order; cells that have not ended are left out.
@@ -40,6 +45,8 @@ def assemble(
             records.append(_record(spec, cell, status="skipped", reason="; ".join(cell.skip)))
         elif cell.key in results:
             records.append(_ok(spec, cell, results[cell.key], results.get(cell.retrained)))
+        elif cell.key in declined:
+            records.append(_record(spec, cell, status="skipped", reason=declined[cell.key]))
         elif cell.key in failures:
             records.append(_record(spec, cell, status="failed", reason=failures[cell.key]))
     return records
@@ -78,7 +85,10 @@ def _record(spec: SweepSpec, cell: Cell, **content: Any) -> Record:  # noqa: ANN
         dataset=cell.dataset,
         model=cell.model,
         recipe=cell.recipe.name,
-        training=cell.recipe.describe(),
+        training={
+            **cell.recipe.describe(),
+            "validation_fraction": spec.validation_fraction,
+        },
         scenario=cell.scenario,
         forget_request=cell.request.hash,
         forget_size=len(cell.request.forget),

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .datastore import put_images
-from .environment import cpu_count, resolve_device
+from .environment import cpu_count, resolve_device, threads
 from .errors import Problems, StoreError
 from .executor import Outcome, execute, start_server
 from .files import write_text_atomically
@@ -33,7 +33,7 @@ FAILURES = "failures"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how a sweep runs; nothing here changes a result.
+    """Where and how a sweep runs; on the CPU nothing here changes a result.
 
     Attributes:
         store: Root of the store.
@@ -148,7 +148,7 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
         store=str(options.store),
         plugins=tuple(map(str, spec.plugins)),
         device=device,
-        threads=max(1, cpu_count() // max(1, workers)),
+        threads=threads(),
     )
     limit = spec.time_limit_s
     exempt = {c.key for c in plan.cells if c.method.name == "retrain"}
@@ -164,10 +164,8 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
         try:
             reporter.follow(outcomes, len(originals) + len(todo))
         except KeyboardInterrupt:
-            outcomes.close()
-            # a worker may have finished since its neighbour's outcome was noted
-            reporter.results = stored_results(store, reporter.cells)
-            reporter.write()
+            outcomes.close()  # ends the workers; what they put into the store until then counts
+            reporter.interrupted()
             raise
         finally:
             outcomes.close()
@@ -192,6 +190,7 @@ class _Reporter:
         self.cells = {cell.key: cell for cell in plan.cells}
         self.results = stored_results(store, self.cells)
         self.failures: dict[str, str] = {}
+        self.declined: dict[str, str] = {}
         self.busy_s = 0.0
         self.path = options.out / "records.jsonl"
         self._fresh = fresh
@@ -217,7 +216,9 @@ class _Reporter:
                 label = cell.label if cell else "original"
                 bar.set_postfix_str(label[:60], refresh=False)
                 self.busy_s += outcome.busy_s
-                if outcome.reason is not None:
+                if outcome.declined:
+                    self.declined[outcome.key] = outcome.reason or "unknown"
+                elif outcome.reason is not None:
                     self._fail(outcome, label, bar)
                 if cell is not None:
                     self.results |= stored_results(self.store, [outcome.key])
@@ -233,7 +234,7 @@ class _Reporter:
 
     def records(self) -> list[Record]:
         """Records of all cells that have ended, in plan order."""
-        return assemble(self.spec, self.plan, self.results, self.failures)
+        return assemble(self.spec, self.plan, self.results, self.failures, self.declined)
 
     def write(self) -> None:
         """Write the records so far, and log those that are complete.

@@ -59,7 +59,7 @@ class SweepSpec(BaseModel):
         validation_fraction: Share of every class held out of the training set.
         time_limit_s: Seconds after which a cell is stopped; originals and retrained models are
             exempt, since everything is compared with them.
-        save_models: Keep the unlearned models in the store.
+        save_models: Keep the unlearned models of the cells that are run in the store.
         plugins: Python files with further methods or datasets.
         training: Settings of the training loop.
     """

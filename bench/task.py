@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .batches import Batch, ExampleSet
 from .errors import UndeclaredNeedError
-from .evaluate import accuracy, logits
+from .evaluate import accuracy, in_eval_mode, logits
 from .layers import Layer, find_layers
 from .models import build_model
 from .observe import Watch, observe
@@ -158,6 +158,10 @@ class UnlearningTask(TaskInfo):
             clip_norm=clip_norm,
             precision=settings.precision,
         )
+
+    def eval_mode(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Put a model into eval mode inside the context: norms keep their running statistics."""
+        return in_eval_mode(model)
 
     def accuracy(self, model: nn.Module, examples: ExampleSet) -> float:
         """Share of the examples that the model classifies correctly, in eval mode."""

@@ -10,7 +10,7 @@ from .record import Record
 
 # Raise it when anything here changes: every cell is then logged once more.
 LAYOUT = 1
-# Names of specs/evaluation.md section 7 where it names them; ours in the same manner for the rest.
+# Names by family and quantity, so that the MLflow UI groups them.
 # `gap_*_acc` becomes `gap/*`, other times `time/*`, samples `samples/*`; names not known here
 # (metrics of a plug-in) stay as they are.
 METRIC_NAMES = {

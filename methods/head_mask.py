@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ..bench import UnlearnBenchError, Unlearner
+from ..bench import DeclinedError, Unlearner
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +35,7 @@ class HeadMask(Unlearner):
         module = next(layer.module for layer in task.layers(model) if layer.is_head)
         classes = list(task.forget_classes)
         if module.bias is None:
-            raise UnlearnBenchError("the classifier has no bias, so no class can be masked.")
+            raise DeclinedError("the classifier has no bias, so no class can be masked.")
         with torch.no_grad():
             module.weight[classes] = 0
             module.bias[classes] = NEVER

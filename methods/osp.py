@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ..bench import Range, UnlearnBenchError, Unlearner
+from ..bench import DeclinedError, Range, Unlearner
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..bench import Layer, UnlearningTask
+
+DEEP_STEM = 3  # convolutions in the deepest stem of timm's ResNets
 
 
 class Osp(Unlearner):
@@ -163,18 +165,26 @@ class Osp(Unlearner):
 
 
 def penalised_convolutions(model: nn.Module) -> list[nn.Conv2d]:
-    """Convolutions except the first, grouped ones and the 1x1 of shortcuts.
+    """Convolutions except the stem, grouped ones and the 1x1 of shortcuts.
 
     The excluded ones cannot have orthonormal filters, having more of them than inputs, or
-    are the stem, whose penalty is reported to make training unstable.
+    are the stem, whose penalty is reported to make training unstable. The stem is the first
+    convolution and, in deep stems, its neighbours in a container of at most three.
     """
     from torch import nn
 
-    convolutions = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    convolutions = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    first = next(iter(convolutions), "")
+    container = first.rpartition(".")[0]
+    stem = [n for n in convolutions if container and n.startswith(f"{container}.")]
+    excluded = {first, *(stem if len(stem) <= DEEP_STEM else ())}
     return [
         module
-        for name, module in convolutions[1:]
-        if module.groups == 1 and "downsample" not in name and "shortcut" not in name
+        for name, module in convolutions.items()
+        if name not in excluded
+        and module.groups == 1
+        and "downsample" not in name
+        and "shortcut" not in name
     ]
 
 
@@ -200,7 +210,7 @@ def gated_layers(layers: list[Layer]) -> list[Layer]:
     """The layers whose channels may be damped: convolutions with a norm or activation behind.
 
     Raises:
-        UnlearnBenchError: If there is none, as in a vision transformer.
+        DeclinedError: If there is none, as in a vision transformer.
     """
     gated = [
         layer
@@ -208,7 +218,7 @@ def gated_layers(layers: list[Layer]) -> list[Layer]:
         if layer.is_conv and not layer.is_head and layer.output is not layer.module
     ]
     if not gated:
-        raise UnlearnBenchError("the network has no convolution whose channels could be damped.")
+        raise DeclinedError("the network has no convolution whose channels could be damped.")
     return gated
 
 

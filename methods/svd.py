@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from ..bench import Range, Unlearner
+from ..bench import DeclinedError, Range, Unlearner
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -78,6 +78,10 @@ class Svd(Unlearner):
         if len(pairs) == 1:
             return pairs[0]
         kept, gone = split_by_class(task.validation, task.forget_classes)
+        if not (len(kept) and len(gone)):
+            raise DeclinedError(
+                "searches its alphas on validation data, which lack the forgotten or the kept."
+            )
         scores = []
         for pair in pairs:
             for layer in surgery:
@@ -154,7 +158,8 @@ def moments(
 
     Returns:
         One `(G, d, d)` tensor a layer, the sum of x x^T; d is C_in k k / G for a convolution of
-        G groups and the number of input features for a linear layer. Float64 up to d = 1200.
+        G groups and the number of input features for a linear layer. Summed over batches
+        in float64 up to d = 1200.
     """
     sums: dict[nn.Module, Tensor] = {}
 

@@ -11,16 +11,25 @@ import torch
 from unlearnbench.bench import (
     DATASETS,
     METHODS,
+    DeclinedError,
     UndeclaredNeedError,
-    UnlearnBenchError,
     Unlearner,
 )
 from unlearnbench.bench.cell import run_cell, run_original
 from unlearnbench.bench.datastore import put_images
 from unlearnbench.bench.jobs import WorkerSettings
+from unlearnbench.bench.runner import run_sweep
 from unlearnbench.bench.store import Store
 
-from .toys import same_tensors, toy_images, toy_plan, toy_spec, toy_task, trained
+from .toys import (
+    same_tensors,
+    toy_images,
+    toy_options,
+    toy_plan,
+    toy_spec,
+    toy_task,
+    trained,
+)
 
 NAMES = METHODS.names()
 
@@ -175,11 +184,47 @@ def test_a_task_holds_no_test_images():
     assert not hasattr(task, "test")
 
 
-def test_gradients_are_off_for_a_method_that_did_not_declare_them(tmp_path):
-    store, job, settings = prepared_store(tmp_path, "svd[alpha_retain=100,alpha_forget=3]")
-    run_cell(job, settings)  # would fail under inference if it asked for a gradient
-    assert "gradients" not in METHODS.get("svd").needs
-    assert store.has("cell", job.key)
+GRADIENTS = """
+import torch
+from unlearnbench.bench import Unlearner
+
+class Off(Unlearner):
+    name = "off"
+    reference = "test"
+    def unlearn(self, model, task):
+        task.report(gradients=torch.is_grad_enabled())
+        return model
+
+class On(Off):
+    name = "on"
+    needs = frozenset({"gradients"})
+"""
+
+
+@pytest.mark.parametrize(("name", "expected"), [("off", False), ("on", True)])
+def test_gradients_are_on_for_a_method_that_declared_them_and_off_for_others(
+    name, expected, plugin, tmp_path
+):
+    path = plugin(GRADIENTS)
+    result = run_sweep(toy_spec(methods=[name], plugins=[path]), toy_options(tmp_path))
+    (record,) = [r for r in result.records if r.method == name]
+    assert record.method_info == {"gradients": expected}
+
+
+def test_what_prepare_reads_is_counted(tmp_path):
+    store, job, settings = prepared_store(tmp_path, "osp[samples_per_class=5]")
+    run_cell(job, settings)
+    assert store.get("cell", job.key).meta["samples"] == {"training": 4 * 5}
+
+
+def test_a_cell_that_is_declined_when_it_runs_is_not_applicable(tmp_path):
+    spec = toy_spec(
+        methods=["osp"], models=["vit_tiny_patch16_224[depth=2,embed_dim=24,num_heads=3]"]
+    )
+    result = run_sweep(spec, toy_options(tmp_path))
+    (record,) = [r for r in result.records if r.method == "osp"]
+    assert record.status == "skipped"
+    assert "no convolution whose channels" in record.reason
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -197,7 +242,7 @@ def test_declarations_are_complete(name):
     for field, info in cls.model_fields.items():
         for bound in info.metadata:
             if type(bound).__name__ == "Range" and info.default is not None:
-                assert bound.low <= info.default <= bound.high or field == "lr", field
+                assert bound.low <= info.default <= bound.high, field
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -206,7 +251,7 @@ def test_a_vision_transformer_is_served_or_declined_with_a_sentence(name, tmp_pa
         tmp_path, name, models=["vit_tiny_patch16_224[depth=2,embed_dim=24,num_heads=3]"]
     )
     if name == "osp":
-        with pytest.raises(UnlearnBenchError, match="no convolution whose channels"):
+        with pytest.raises(DeclinedError, match="no convolution whose channels"):
             run_cell(job, settings)
     else:
         run_cell(job, settings)

@@ -10,7 +10,7 @@ import torch
 from unlearnbench.bench import METHODS
 from unlearnbench.bench.training import check_finite
 
-from .toys import same_tensors, toy_task, trained
+from .toys import toy_task, trained
 
 NEGGRAD, PLUS = METHODS.get("neggrad"), METHODS.get("neggrad-plus")
 
@@ -68,15 +68,23 @@ def test_neggrad_loss_is_capped_for_each_example():
     assert logits.grad[1].abs().sum() == 0
 
 
-def test_neggrad_plus_without_ascent_is_finetuning_on_the_same_batches():
-    """With weight 0 the forget batches are drawn but count for nothing."""
-    method = PLUS(lr=0.01, epochs=1, forget_weight=0.0)
+@pytest.mark.parametrize(("mode", "passes"), [("train", 2), ("eval", 1)])
+def test_neggrad_plus_shows_the_forget_set_to_batch_norm_only_in_train_mode(mode, passes):
+    method = PLUS(lr=0.01, epochs=2, forget_weight=0.0, forget_batch_norm=mode)
     task = toy_task(method)
-    model = method.unlearn(trained(), task)
-    assert task.accuracy(model, task.forget) > 0.5
-    other = PLUS(lr=0.01, epochs=1, forget_weight=0.5)
-    ascended = other.unlearn(trained(), toy_task(other))
-    assert not same_tensors(model, ascended)
+    after = method.unlearn(trained(), task).state_dict()
+    before = trained().state_dict()
+    steps = 2 * -(-task.retain_size // 32)
+    counters = [k for k in before if k.endswith("num_batches_tracked")]
+    assert counters
+    assert all(int(after[k]) - int(before[k]) == passes * steps for k in counters)
+
+
+def test_neggrad_plus_takes_a_forget_set_of_one_example():
+    method = PLUS(epochs=1)
+    task = toy_task(method, "random[count=1]")
+    check_finite(method.unlearn(trained(), task))
+    assert task.forget_size == 1
 
 
 def test_neggrad_plus_forgets_a_class_and_keeps_the_others():

@@ -90,13 +90,24 @@ def test_name_time_limit_and_saving_change_no_key():
     assert keys(again) == keys(base)
 
 
-def test_scenarios_that_draw_the_same_set_share_their_cells(tmp_path):
+def test_sweeps_that_draw_the_same_set_in_two_ways_share_their_cells(tmp_path):
     base = toy_plan(toy_spec(scenarios=["class[classes=[2]]"]))
     ids = tmp_path / "ids.txt"
     ids.write_text("\n".join(map(str, base.cells[0].request.forget)))
-    again = toy_plan(toy_spec(scenarios=[{"name": "ids", "file": str(ids)}, "class[classes=2]"]))
+    again = toy_plan(toy_spec(scenarios=[{"name": "ids", "file": str(ids)}]))
     assert keys(again) == keys(base)
-    assert len(again.cells) == 2 * len(base.cells)
+
+
+def test_two_scenarios_of_a_sweep_may_not_draw_the_same_set():
+    spec = toy_spec(scenarios=["class[classes=[2]]", "random", "class[classes=[class-2]]"])
+    with pytest.raises(InputError, match=r"`class.*2.*` and `class.*class-2.*` draw the same"):
+        toy_plan(spec)
+
+
+def test_what_a_sweep_names_twice_is_run_once():
+    twice = toy_spec(datasets=toy_spec().datasets * 2, methods=["identity", "identity"])
+    assert keys(toy_plan(twice)) == keys(toy_plan(toy_spec()))
+    assert len(toy_plan(twice).cells) == len(toy_plan(toy_spec()).cells)
 
 
 @pytest.mark.parametrize(

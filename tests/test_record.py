@@ -90,13 +90,6 @@ def test_numbers_without_a_json_form_are_never_written():
     assert json.loads(line, parse_constant=pytest.fail)["method_info"] == {"alpha": None}
 
 
-def test_the_method_is_shown_with_what_differs_from_the_defaults():
-    made = record(hyperparameters={"lr": 0.1, "epochs": 5, "form": "so"})
-    defaults = {"lr": 0.01, "epochs": 5, "form": "so"}
-    assert made.method_spec(defaults) == "scrub[lr=0.1]"
-    assert made.method_spec(made.hyperparameters) == "scrub"
-
-
 # --- the file -------------------------------------------------------------------------------------
 
 
@@ -206,7 +199,7 @@ def test_a_cell_is_joined_with_the_retrained_model_of_its_seed(sweep):
     assert made.hyperparameters == cell.method.params
     assert made.forget_request == cell.request.hash
     assert (made.forget_size, made.retain_size) == (27, 81)
-    assert made.training == cell.recipe.describe()
+    assert made.training == {**cell.recipe.describe(), "validation_fraction": 0.1}
     assert (made.sweep, made.key, made.seed) == (spec.name, cell.key, 0)
     retrained = records["retrain"]
     assert retrained.metrics["tow"] == 1

@@ -25,7 +25,6 @@ from unlearnbench.bench.keys import (
     derive_seed,
     digest_bytes,
     digest_file,
-    short,
 )
 from unlearnbench.bench.store import Store
 
@@ -400,12 +399,6 @@ def test_derived_seeds_are_independent_and_evenly_spread():
     assert 440 < sum(seed >= 2**62 for seed in seeds) < 560
     assert 440 < sum(seed % 2 for seed in seeds) < 560
     assert derive_seed("ab", "c") != derive_seed("a", "bc")
-
-
-def test_short_keys_are_for_people():
-    assert short("0123456789abcdef") == "0123456789"
-    assert short(["b", "a"]) == short(["a", "b"]) != short(["a"])
-    assert len(short(["b", "a"])) == 10
 
 
 # --- files ----------------------------------------------------------------------------------------
