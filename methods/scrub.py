@@ -5,9 +5,10 @@ Source: Kurmanji, Triantafillou, Hayes, Triantafillou, "Towards Unbounded Machin
 Reference code: none used; the schedule is the paper's: a max pass before the min pass in the first
     `max_epochs` epochs, a min pass in every epoch, so that training ends with min passes.
 Differences: max passes run BatchNorm in eval mode and min passes in train mode (the authors'
-    networks have none). Gradients are clipped in both (theirs are not). The step size stays constant (theirs
-    is divided by ten at given epochs); SGD has Nesterov momentum and the recipe's weight decay, and
-    the alternative is AdamW in place of Adam. Batches have the recipe's size unless given.
+    networks have none). Gradients are clipped in both (theirs are not). The step size stays
+    constant (theirs is divided by ten at given epochs). SGD has Nesterov momentum and the recipe's
+    weight decay; the alternative is AdamW in place of Adam. Batches have the recipe's size unless
+    given.
 Cost: `epochs` passes over the retain set with a teacher's forward pass beside each, and
     `max_epochs` passes over the forget set likewise.
 """
