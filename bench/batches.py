@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,30 +34,61 @@ class Batch:
 
 
 class Pixels:
-    """One split of a dataset, resident on the device, with its two transforms.
+    """Images of one split, resident on the device, with their two transforms.
 
     Args:
         data: The dataset.
         split: `train` or `test`.
         device: Where the images live.
+        ids: The examples wanted, `(N,)` distinct ids; None for all of the split.
+
+    Attributes:
+        ids: `(N,)` int64, the example of every row.
+        images: `(N, C, H, W)` uint8.
+        labels: `(N,)` int64.
     """
 
-    def __init__(self, data: ImageData, split: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        data: ImageData,
+        split: str,
+        device: torch.device,
+        ids: NDArray[np.int64] | None = None,
+    ) -> None:
         images: NDArray[np.uint8] = getattr(data, f"{split}_images")
         labels: NDArray[np.int64] = getattr(data, f"{split}_labels")
-        self.images = torch.from_numpy(np.array(images)).to(device)
-        self.labels = torch.from_numpy(np.array(labels)).to(device)
+        rows = np.arange(len(labels)) if ids is None else np.array(ids)
+        self.ids = torch.from_numpy(rows).to(device)
+        self.images = torch.from_numpy(np.array(images[rows])).to(device)
+        self.labels = torch.from_numpy(np.array(labels[rows])).to(device)
         self.flip, self.crop_pad, self.device = data.flip, data.crop_pad, device
         self._mean = torch.tensor(data.mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(data.std, device=device).view(1, -1, 1, 1)
 
+    def only(self, ids: Tensor) -> Pixels:
+        """Copy the examples named, in that order; nothing else can be reached from the copy.
+
+        Raises:
+            InputError: If an example is not among these.
+        """
+        if torch.equal(ids, self.ids):
+            return self
+        order = torch.argsort(self.ids)
+        places = torch.searchsorted(self.ids[order], ids).clamp(max=max(0, len(order) - 1))
+        rows = order[places] if len(order) else ids
+        if len(ids) and (not len(order) or not torch.equal(self.ids[rows], ids)):
+            raise InputError("an example set may only have examples whose images it was given.")
+        chosen = copy(self)
+        chosen.ids, chosen.images, chosen.labels = ids.clone(), self.images[rows], self.labels[rows]
+        return chosen
+
     def batch(self, rows: Tensor, generator: torch.Generator | None) -> Batch:
-        """Return the examples `rows`; augmented if a generator is given."""
+        """Return the examples in the given rows; augmented if a generator is given."""
         images = self.images[rows]
         if generator is not None:
             images = augment(images, generator, self.crop_pad, flip=self.flip)
         images = (images.float() / 255 - self._mean) / self._std
-        return Batch(images, self.labels[rows], rows)
+        return Batch(images, self.labels[rows], self.ids[rows])
 
 
 def augment(images: Tensor, generator: torch.Generator, pad: int, *, flip: bool) -> Tensor:
@@ -92,14 +124,20 @@ def augment(images: Tensor, generator: torch.Generator, pad: int, *, flip: bool)
 class ExampleSet:
     """Examples of one role that a method may use; it counts what it serves.
 
+    It holds the images of its members and no others, so that a method cannot reach the controls
+    of an attack by way of a set that it was given.
+
     Args:
         role: `forget`, `retain`, `training` or `validation`, for messages and counts.
-        pixels: The images.
+        pixels: Where the images are copied from; kept as it is if it is exactly the members.
         ids: Ids of the members, `(N,)`.
         batch_size: Default size of a batch.
         generator: CPU generator that shuffles and augments.
         served: Counts by role; shared with the task.
         augment: Whether training batches are augmented, as the recipe says.
+
+    Raises:
+        InputError: If a member is not in `pixels`.
     """
 
     def __init__(
@@ -114,18 +152,24 @@ class ExampleSet:
         augment: bool = True,
     ) -> None:
         self.role = role
-        self.ids = torch.as_tensor(ids, device=pixels.device)
         self.batch_size = batch_size
-        self._pixels, self._generator, self._served = pixels, generator, served
+        self._pixels = pixels.only(torch.as_tensor(ids, device=pixels.device))
+        self._rows = torch.arange(len(self._pixels.ids), device=pixels.device)
+        self._generator, self._served = generator, served
         self._augment = augment
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._rows)
+
+    @property
+    def ids(self) -> Tensor:
+        """Ids of the members, `(N,)` int64."""
+        return self._pixels.ids[self._rows]
 
     @property
     def labels(self) -> Tensor:
         """Labels of the members, `(N,)` int64, in the order of `ids`."""
-        return self._pixels.labels[self.ids]
+        return self._pixels.labels[self._rows]
 
     def batches(self, batch_size: int | None = None, *, training: bool = False) -> Iterator[Batch]:
         """One pass over the set.
@@ -136,7 +180,7 @@ class ExampleSet:
                 which BatchNorm refuses: it joins the batch before. Else the examples come in
                 order, as they are.
         """
-        order = self.ids
+        order = self._rows
         if training:
             shuffled = torch.randperm(len(order), generator=self._generator)
             order = order[shuffled.to(order.device)]
@@ -162,15 +206,9 @@ class ExampleSet:
 
     def subset(self, positions: Tensor) -> ExampleSet:
         """The members at the given positions, under the same role and count."""
-        return ExampleSet(
-            self.role,
-            self._pixels,
-            self.ids[positions.to(self.ids.device)],
-            self.batch_size,
-            self._generator,
-            self._served,
-            augment=self._augment,
-        )
+        part = copy(self)  # shares images and counts
+        part._rows = self._rows[positions.to(self._rows.device)]
+        return part
 
     def sample(self, size: int, *, balanced: bool = False) -> ExampleSet:
         """A random subset without replacement.

@@ -70,6 +70,11 @@ def _sweep_options(command: F) -> F:
             help="Training epochs of originals and retrained models.",
         ),
         click.option(
+            "--shadows",
+            type=click.IntRange(min=0),
+            help="Shadow models of the U-LIRA attack, an even number; 0 for no attack.",
+        ),
+        click.option(
             "--time-limit",
             type=click.FloatRange(min=0, min_open=True),
             help="Seconds a cell may take; retrained models are exempt.",
@@ -161,7 +166,7 @@ def run(**options: Any) -> None:  # noqa: ANN401
         with redirect_stdout(sys.stderr):  # plug-ins may print; standard output is the table's
             result = run_sweep(spec, where)
         _report(result)
-        if any(record.status == "failed" for record in result.records):
+        if result.summary["cells_failed"] or result.summary["attacks_failed"]:
             sys.exit(SOME_FAILED)
 
 
@@ -175,12 +180,13 @@ def plan(**options: Any) -> None:  # noqa: ANN401
     """
     with _friendly_errors():
         from .planview import describe_plan
-        from .runner import plan_sweep
+        from .runner import count_workers, plan_sweep
         from .store import Store
 
         spec, where, problems = _read(options)
-        _, _, planned, _ = plan_sweep(spec, where, problems, check_models=True)
-        click.echo(describe_plan(spec, planned, Store(where.store, create=False)))
+        _, _, planned, device = plan_sweep(spec, where, problems, check_models=True)
+        workers = count_workers(where.workers, device)
+        click.echo(describe_plan(spec, planned, Store(where.store, create=False), workers))
 
 
 @cli.command()
@@ -275,11 +281,18 @@ def _read(options: dict[str, Any]) -> tuple[SweepSpec, RunOptions, Problems]:
         overrides["time_limit_s"] = options["time_limit"]
     if options["name"] is not None:
         overrides["name"] = options["name"]
-    elif path is None and (overrides or options["plugin"] or options["epochs"]):
+    elif path is None and (
+        overrides or options["plugin"] or options["epochs"] or options["shadows"] is not None
+    ):
         overrides["name"] = "custom"
     try:
         spec = read_sweep(
-            path, overrides, plugins=options["plugin"], epochs=options["epochs"], problems=problems
+            path,
+            overrides,
+            plugins=options["plugin"],
+            epochs=options["epochs"],
+            shadows=options["shadows"],
+            problems=problems,
         )
     except InputError as error:  # no sweep to go on with
         problems.note(error)

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
+from .attack_columns import legend_of, primary_columns, secondary_columns
+from .attack_rows import plain_rows
 from .leaderboard import NOISE_FLOOR, NOT_RUN, Leaderboard, Reason, Table
+from .tablecell import NONE, TIMES_SIGN, Cell, Column, Row, known, number_cell, significant
 
-NONE = "\u2013"
-TIMES_SIGN = "\u00d7"
-NO_RANK = (
-    "Rows are not ranked: methods stand in the order of the records. Ranks wait for U-LIRA, the "
-    "membership-inference attack; an accuracy near the retrained model's does not show that a "
-    "method has forgotten."
-)
 LEGEND = {
     "forget, retain, test": (
         "Accuracy in % on the forget set and the retain set (training images) and on the test "
@@ -69,46 +63,6 @@ HEADS = {
     "test_retain_acc": "test, kept",
 }
 
-Row = Mapping[str, Any]
-
-
-class Cell(NamedTuple):
-    """What is shown of a number or a word.
-
-    Attributes:
-        text: The mean as it is shown.
-        value: What is sorted by; None where nothing is known.
-        spread: `± …`; empty for a single seed.
-        beside: The retrained model's value.
-    """
-
-    text: str
-    value: float | None = None
-    spread: str = ""
-    beside: str = ""
-
-
-class Column(NamedTuple):
-    """A heading, the group that it stands in, and how a row fills it.
-
-    Attributes:
-        group: Heading above several columns; empty for none.
-        head: Heading of the column; empty for the value that gives its group the name.
-        cell: Makes the cell of a row.
-        numeric: Whether it is aligned and sorted as a number.
-    """
-
-    group: str
-    head: str
-    cell: Callable[[Row], Cell]
-    numeric: bool = True
-
-
-def rows_of(table: Table) -> list[dict[str, Any]]:
-    """The rows as plain dictionaries, in order."""
-    records = table.rows.to_dict("records")
-    return [{str(key): value for key, value in row.items()} for row in records]
-
 
 def columns_of(table: Table, board: Leaderboard) -> list[Column]:
     """The columns that this table needs: recipe and machine only where there are several."""
@@ -119,6 +73,8 @@ def columns_of(table: Table, board: Leaderboard) -> list[Column]:
     if len(table.hardware) > 1:
         machines = _machines(board)
         columns.append(Column("", "machine", partial(_machine_cell, machines), numeric=False))
+    rows = plain_rows(table.rows)
+    columns += primary_columns(rows)
     columns += _metric_columns(table.metrics[:3])
     columns += [
         Column("", "ToW", _tow_cell),
@@ -128,27 +84,32 @@ def columns_of(table: Table, board: Leaderboard) -> list[Column]:
         Column("", "memory", _memory_cell),
     ]
     columns += _metric_columns(table.metrics[3:])
-    return columns
+    return columns + secondary_columns(rows)
+
+
+def legend(board: Leaderboard) -> dict[str, str]:
+    """What the columns mean; those of the attack where there was one, and first."""
+    return legend_of([c for table in board.tables for c in columns_of(table, board)]) | LEGEND
 
 
 def accuracy_cell(metric: str, row: Row) -> Cell:
     """Mean ± spread in %, with the retrained model's value beside it."""
-    cell = _cell(row[f"{metric}_mean"], row[f"{metric}_std"], 100, 1)
+    cell = number_cell(row[f"{metric}_mean"], row[f"{metric}_std"], 100, 1)
     retrained = row[f"{metric}_retrained"]
-    if row["name"] == "retrain" or not _known(retrained) or cell.value is None:
+    if row["name"] == "retrain" or not known(retrained) or cell.value is None:
         return cell
     return cell._replace(beside=f"{100 * retrained:.1f}")
 
 
 def gap_cell(metric: str, row: Row) -> Cell:
     """Distance to the retrained model in percentage points."""
-    return _cell(row[f"gap_{metric}"], row[f"gap_{metric}_std"], 100, 2)
+    return number_cell(row[f"gap_{metric}"], row[f"gap_{metric}_std"], 100, 2)
 
 
 def seconds_cell(name: str, row: Row) -> Cell:
     """Mean seconds; what takes no time at all is not told to the microsecond."""
     mean = row[f"{name}_mean"]
-    if not _known(mean):
+    if not known(mean):
         return Cell(NONE)
     return Cell(significant(mean) if mean == 0 or mean >= 0.001 else "<0.001", mean)
 
@@ -157,17 +118,9 @@ def speedup_cell(row: Row) -> Cell:
     """How many times faster than retraining."""
     mean = row["speedup_mean"]
     # the original did no work: its speed-up would be a large number without a meaning
-    if not _known(mean) or row["name"] == "identity":
+    if not known(mean) or row["name"] == "identity":
         return Cell(NONE)
     return Cell(significant(mean) + TIMES_SIGN, mean)
-
-
-def significant(value: float) -> str:
-    """Three significant digits without an exponent."""
-    if value == 0:
-        return "0"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{digits}f}"
 
 
 def facts(table: Table) -> str:
@@ -210,30 +163,30 @@ def cost_lines(table: Table) -> list[str]:
         if cost["n"] == 0:
             parts.append(f"{cost['recipe']}: {NOT_RUN}")
             continue
-        cell = _cell(cost["test_acc_mean"], cost["test_acc_std"], 100, 1)
+        cell = number_cell(cost["test_acc_mean"], cost["test_acc_std"], 100, 1)
         accuracy = f"{cell.text} {cell.spread}".strip()
         seconds = cost["original_s_mean"]
-        trained = f"trained in {significant(seconds)} s" if _known(seconds) else "time not known"
+        trained = f"trained in {significant(seconds)} s" if known(seconds) else "time not known"
         parts.append(f"{cost['recipe']}: test accuracy {accuracy} %, {trained}")
     return [f"What a recipe costs, seen on its original models: {'; '.join(parts)}."]
 
 
 def reason_head(reason: Reason, table: Table, style: Callable[[str], str] = str) -> str:
     """Which cells a reason is about."""
-    word = "failed" if reason.status == "failed" else "not applicable"
+    words = {"failed": "failed", "skipped": "not applicable", "not attacked": "no U-LIRA"}
     cells = [
-        f"{style(name)}{f' on {recipe}' if len(table.recipes) > 1 else ''} "
-        f"(seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})"
+        f"{style(name)}{f' on {recipe}' if len(table.recipes) > 1 else ''}"
+        + (f" (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})" if seeds else "")
         for name, recipe, seeds in reason.cells
     ]
-    return f"{word}: {', '.join(cells)}"
+    return f"{words[reason.status]}: {', '.join(cells)}"
 
 
 def _metric_columns(metrics: Sequence[str]) -> list[Column]:
     return [
-        Column(f"{HEADS[metric]} %", head, partial(cell, metric))
+        Column(f"{HEADS[metric]} %", head, partial(cell, metric), sub=sub)
         for metric in metrics
-        for head, cell in (("", accuracy_cell), ("gap", gap_cell))
+        for head, cell, sub in (("", accuracy_cell, "retrained"), ("gap", gap_cell, "± std"))
     ]
 
 
@@ -250,21 +203,10 @@ def _machine_cell(machines: Mapping[str, str], row: Row) -> Cell:
     return Cell(", ".join(machines.get(name, name) for name in row["hardware"].split("; ")))
 
 
-def _known(value: float | None) -> bool:
-    return value is not None and not math.isnan(value)
-
-
-def _cell(mean: float, std: float, scale: float, digits: int) -> Cell:
-    if not _known(mean):
-        return Cell(NONE)
-    spread = f"± {scale * std:.{digits}f}" if _known(std) else ""
-    return Cell(f"{scale * mean:.{digits}f}", mean, spread)
-
-
 def _tow_cell(row: Row) -> Cell:
-    return _cell(row["tow_mean"], row["tow_std"], 1, 3)
+    return number_cell(row["tow_mean"], row["tow_std"], 1, 3)
 
 
 def _memory_cell(row: Row) -> Cell:
     peak = row["peak_memory_bytes"]
-    return Cell(f"{significant(peak / 2**20)} MiB", peak) if _known(peak) else Cell(NONE)
+    return Cell(f"{significant(peak / 2**20)} MiB", peak) if known(peak) else Cell(NONE)

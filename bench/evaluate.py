@@ -26,12 +26,13 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def logits(model: nn.Module, examples: ExampleSet) -> Tensor:
+def logits(model: nn.Module, examples: ExampleSet, *, mirrored: bool = False) -> Tensor:
     """Logits of every example in order.
 
     Args:
         model: Left in the mode in which it came, module by module.
         examples: N examples; served with the evaluation transform.
+        mirrored: Turn every image left to right.
 
     Returns:
         `(N, C)` float32 logits, not softmaxed, on the examples' device.
@@ -41,7 +42,10 @@ def logits(model: nn.Module, examples: ExampleSet) -> Tensor:
     """
     off = torch.autocast(examples.ids.device.type, enabled=False)
     with in_eval_mode(model), torch.no_grad(), off:
-        parts = [model(batch.images).float() for batch in examples.batches(BATCH)]
+        parts = [
+            model(batch.images.flip(-1) if mirrored else batch.images).float()
+            for batch in examples.batches(BATCH)
+        ]
     out = torch.cat(parts) if parts else torch.zeros(0, 1, device=examples.ids.device)
     if not bool(torch.isfinite(out).all()):
         raise DivergedError(f"the model's outputs on the {examples.role} set are not finite.")

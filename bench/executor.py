@@ -16,20 +16,27 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import forkserver
 from typing import Any
 
 from pebble import concurrent
 
 from .errors import DeclinedError, describe
-from .jobs import CellJob, OriginalJob, WorkerSettings
+from .jobs import (
+    AttackJob,
+    BankJob,
+    CellJob,
+    Job,
+    OriginalJob,
+    ScoreJob,
+    ShadowJob,
+    WorkerSettings,
+)
 
 PRELOAD = ["unlearnbench.bench.preload", "safetensors.torch"]
 WORKER = "unlearnbench-worker"
 STOP_S = 10.0  # how long a worker that was told to stop is waited for
-
-Job = OriginalJob | CellJob
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Outcome:
         details: Traceback of an exception, for whoever has to mend the method; else empty.
         busy_s: Seconds of training, unlearning and measuring in it.
         declined: Whether the reason is the method's own, that it does not serve this.
+        inherited: Whether the job was not run, because one that it needs failed.
     """
 
     key: str
@@ -49,6 +57,7 @@ class Outcome:
     details: str = ""
     busy_s: float = 0.0
     declined: bool = False
+    inherited: bool = False
 
 
 def start_server() -> None:
@@ -66,52 +75,56 @@ def start_server() -> None:
 
 
 def execute(
-    originals: Sequence[OriginalJob],
-    cells: Sequence[CellJob],
+    jobs: Sequence[Job],
     settings: WorkerSettings,
     *,
     workers: int,
-    ready: Callable[[str], bool],
-    time_limit_s: Callable[[CellJob], float | None],
+    time_limit_s: Callable[[Job], float | None],
 ) -> Generator[Outcome, None, None]:
-    """Run all jobs; a cell starts when its original is in the store.
+    """Run all jobs; each starts when what it needs of the other jobs is made.
+
+    What a job needs and no other job makes must be in the store.
 
     Args:
-        originals: Originals to train.
-        cells: Cells to run, in the order in which they should start.
+        jobs: In the order in which they should start.
         settings: Given to every worker.
         workers: Processes at a time; 0 runs the jobs here.
-        ready: Whether an original is in the store already.
-        time_limit_s: Seconds that a cell may take; None for no limit.
+        time_limit_s: Seconds that a job may take; None for no limit.
 
     Yields:
         One outcome for every job, as they end.
     """
     lanes: _Lanes = _Processes(settings, workers) if workers else _Here(settings)
-    waiting = list(cells)
-    failed: dict[str, str] = {}
-    pending = {job.key for job in originals}
+    by_key = {job.key: job for job in jobs}
+    waiting = list(jobs)
+    pending = {product for job in jobs for product in job.makes}
+    failed: dict[str, Outcome] = {}
+
+    def ended(job: Job, outcome: Outcome) -> Outcome:
+        pending.difference_update(job.makes)
+        if outcome.reason is not None:
+            reason = f"{job.noun} failed: {outcome.reason}"
+            if outcome.declined or outcome.inherited:
+                reason = outcome.reason  # the method's own sentence; or told already
+            failed.update(dict.fromkeys(job.makes, replace(outcome, reason=reason)))
+        return outcome
+
     try:
-        for job in originals:
-            lanes.submit(job, None)
         while waiting or lanes.busy():
-            still: list[CellJob] = []
-            for cell in waiting:
-                if cell.original.key in failed:
-                    yield Outcome(cell.key, f"its original failed: {failed[cell.original.key]}")
-                elif cell.original.key in pending:
-                    still.append(cell)
-                elif ready(cell.original.key):
-                    lanes.submit(cell, time_limit_s(cell))
+            still: list[Job] = []
+            for job in waiting:
+                bad = next((failed[product] for product in job.needs if product in failed), None)
+                if bad is not None:
+                    yield ended(
+                        job, Outcome(job.key, bad.reason, declined=bad.declined, inherited=True)
+                    )
+                elif pending.isdisjoint(job.needs):
+                    lanes.submit(job, time_limit_s(job))
                 else:
-                    yield Outcome(cell.key, "its original is not in the store")
+                    still.append(job)
             waiting = still
             for outcome in lanes.finished():
-                if outcome.key in pending:
-                    pending.discard(outcome.key)
-                    if outcome.reason is not None:
-                        failed[outcome.key] = outcome.reason
-                yield outcome
+                yield ended(by_key[outcome.key], outcome)
     except BaseException:
         lanes.stop()
         raise
@@ -220,14 +233,9 @@ def _signal_name(number: int) -> str:
 
 def _run(job: Job, settings: WorkerSettings) -> Outcome:
     """Run a job; an exception comes back as text, which any process can read."""
-    from .cell import run_cell, run_original
-
     try:
         with redirect_stdout(sys.stderr):  # standard output is the table's
-            if isinstance(job, OriginalJob):
-                busy_s = run_original(job, settings)
-            else:
-                busy_s = run_cell(job, settings)
+            busy_s = _work(job, settings)
     except DeclinedError as error:
         return Outcome(job.key, describe_failure(error), declined=True)
     except BaseException as error:  # a method may raise anything, SystemExit too
@@ -236,3 +244,31 @@ def _run(job: Job, settings: WorkerSettings) -> Outcome:
         details = traceback.format_exc().encode("utf-8", "replace").decode()
         return Outcome(job.key, describe_failure(error), details)
     return Outcome(job.key, None, busy_s=busy_s)
+
+
+def _work(job: Job, settings: WorkerSettings) -> float:
+    """Do a job; seconds of training, unlearning, measuring or scoring."""
+    if isinstance(job, OriginalJob):
+        from .original import run_original
+
+        return run_original(job, settings)
+    if isinstance(job, CellJob):
+        from .cell import run_cell
+
+        return run_cell(job, settings)
+    if isinstance(job, ShadowJob):
+        from .shadow import run_shadows
+
+        return run_shadows(job, settings)
+    if isinstance(job, AttackJob):
+        from .attack import run_attack
+
+        return run_attack(job, settings)
+    if isinstance(job, BankJob):
+        from .bank_facts import run_bank
+
+        return run_bank(job, settings)
+    assert isinstance(job, ScoreJob)
+    from .scoring import run_score
+
+    return run_score(job, settings)

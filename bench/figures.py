@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from .columns import TIMES_SIGN
 from .leaderboard import NOISE_FLOOR, Table
+from .tablecell import TIMES_SIGN
 
 # Two colours that stand for "text" and "page": the page swaps them for its theme's own.
 INK, PAPER = "#1f2933", "#fefefe"
@@ -38,12 +38,14 @@ class Drawing:
         png: The same as PNG.
         alt: What a reader who cannot see it should know.
         caption: How to read it, and what was left out and why.
+        suffix: What its file name has behind that of the table.
     """
 
     svg: str
     png: bytes
     alt: str
     caption: str
+    suffix: str = ""
 
     def inline_svg(self, prefix: str) -> str:
         """The drawing for an HTML page: theme colours, and ids that no other figure has."""
@@ -58,19 +60,24 @@ def draw(table: Table) -> Drawing | None:
     points, left_out = _points(table)
     if points.empty:
         return None
-    with _style(salt=table.title):
+    with drawing_style(salt=table.title):
         figure = Figure(figsize=(9, 4.3), layout="constrained")
-        FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(PANELS), sharex=True)
         for axes, (metric, words) in zip(panels, PANELS, strict=True):
             _panel(axes, table, points, metric, words)
         _legend(figure, panels[0], table)
-        svg, png = io.StringIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
-    return Drawing(
-        _clean(svg.getvalue()), png.getvalue(), _alt(table, points), _caption(table, left_out)
-    )
+        svg, png = as_files(figure)
+    return Drawing(svg, png, _alt(table, points), _caption(table, left_out))
+
+
+def as_files(figure: Figure) -> tuple[str, bytes]:
+    """A figure as SVG and PNG, without the time and the versions that made it."""
+    FigureCanvasAgg(figure)
+    svg, png = io.StringIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+    clean = "\n".join(line.rstrip() for line in svg.getvalue().splitlines()) + "\n"
+    return clean, png.getvalue()
 
 
 def _points(table: Table) -> tuple[pd.DataFrame, list[str]]:
@@ -98,7 +105,7 @@ def _points(table: Table) -> tuple[pd.DataFrame, list[str]]:
 
 
 @contextmanager
-def _style(salt: str) -> Iterator[None]:
+def drawing_style(salt: str) -> Iterator[None]:
     """Set the look for one drawing and put the caller's settings back afterwards."""
     settings: dict[str, Any] = {
         "svg.hashsalt": salt,
@@ -203,10 +210,6 @@ def _legend(figure: Figure, axes: Axes, table: Table) -> None:
         fontsize=9,
         ncols=max(1, min(5, 100 // (longest + 6))),
     )
-
-
-def _clean(svg: str) -> str:
-    return "\n".join(line.rstrip() for line in svg.splitlines()) + "\n"
 
 
 def _alt(table: Table, points: pd.DataFrame) -> str:

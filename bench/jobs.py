@@ -1,11 +1,14 @@
-"""What the parent hands to a worker: plain values only, so that any process can read them."""
+"""What the parent hands to a worker: plain values only, so that any process can read them.
+
+A job makes products, each under a key, and needs products that other jobs make.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-from numpy import int64
+from numpy import bool_, int64
 from numpy.typing import NDArray
 
 from .modelspec import ModelSpec
@@ -26,9 +29,31 @@ class RecipeText(NamedTuple):
     penalty: PluginText | None
 
 
+class Job(Protocol):
+    """Work for one process.
+
+    Attributes:
+        noun: What it makes, for "… failed: reason" in the outcome of what needs it.
+    """
+
+    noun: ClassVar[str]
+
+    @property
+    def key(self) -> str:
+        """Names the job."""
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """Keys of its products."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Keys of products that must be in the store before it starts."""
+
+
 @dataclass(frozen=True, eq=False)
 class OriginalJob:
-    """Train an original.
+    """Train an original, or a shadow model, which is an original of half of the training set.
 
     Attributes:
         key: Its content key.
@@ -37,7 +62,10 @@ class OriginalJob:
         model: Architecture.
         recipe: How it is trained.
         seed: Seed of the cells that it serves.
+        half: Ids that a shadow model is trained on, sorted; None for all of the training set.
     """
+
+    noun: ClassVar[str] = "its original"
 
     key: str
     data: str
@@ -45,6 +73,18 @@ class OriginalJob:
     model: ModelSpec
     recipe: RecipeText
     seed: int
+    half: NDArray[int64] | None = None
+    needs: tuple[str, ...] = ()
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """The original."""
+        return (self.key,)
+
+    @property
+    def kind(self) -> str:
+        """Kind of artefact that the model is in the store."""
+        return "original" if self.half is None else "shadow"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +101,8 @@ class CellJob:
         save_model: Whether the unlearned model is stored.
     """
 
+    noun: ClassVar[str] = "the cell"
+
     key: str
     prepared_key: str
     original: OriginalJob
@@ -68,6 +110,136 @@ class CellJob:
     method: PluginText
     device: str
     save_model: bool
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """The cell."""
+        return (self.key,)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The original."""
+        return (self.original.key,)
+
+
+@dataclass(frozen=True, eq=False)
+class ShadowJob:
+    """Train shadow models, together where there are several, and read their margins.
+
+    Attributes:
+        key: Names the job.
+        shadows: The models.
+    """
+
+    noun: ClassVar[str] = "a shadow model"
+
+    key: str
+    shadows: tuple[OriginalJob, ...]
+    needs: tuple[str, ...] = ()
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """The shadow models."""
+        return tuple(shadow.key for shadow in self.shadows)
+
+
+@dataclass(frozen=True, eq=False)
+class AttackJob:
+    """Make shadow models forget their share of a pool, and read their margins.
+
+    Attributes:
+        key: Names the job.
+        cells: One forget request on one shadow model each, all with the same method.
+    """
+
+    noun: ClassVar[str] = "unlearning a shadow model"
+
+    key: str
+    cells: tuple[CellJob, ...]
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """Margins of the unlearned shadow models."""
+        return tuple(cell.key for cell in self.cells)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The shadow models."""
+        return tuple(cell.original.key for cell in self.cells)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreJob:
+    """Attack a method on a forget request by the margins of all shadow models.
+
+    Attributes:
+        key: Content key of the scores.
+        data: Digest of the images.
+        shadows: Keys of the margins before unlearning, in the order of the bank.
+        unlearned: Keys of the margins after it.
+        retrained: Keys of the margins of models retrained instead; empty for retraining itself.
+        seeds: Seeds of the shadow models.
+        keep: `(N, D)` bool, which official training example a shadow model was trained on.
+        pool: `(E,)` ids of the target examples.
+        others: Ids of the training set outside the pool.
+        options: How to score, as the sweep file says.
+    """
+
+    noun: ClassVar[str] = "the attack"
+
+    key: str
+    data: str
+    shadows: tuple[str, ...]
+    unlearned: tuple[str, ...]
+    retrained: tuple[str, ...]
+    seeds: tuple[int, ...]
+    keep: NDArray[bool_] = field(repr=False)
+    pool: NDArray[int64] = field(repr=False)
+    others: NDArray[int64] = field(repr=False)
+    options: dict[str, Any]
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """The scores."""
+        return (self.key,)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """All margins."""
+        return (*self.shadows, *self.unlearned, *self.retrained)
+
+
+@dataclass(frozen=True, eq=False)
+class BankJob:
+    """Describe a shadow bank: accuracy of its models, their exposure before unlearning, cost.
+
+    Attributes:
+        key: Content key of the description.
+        data: Digest of the images.
+        shadows: Keys of the shadow models.
+        seeds: Their seeds.
+        keep: `(N, D)` bool, which official training example each was trained on.
+        training: Ids of the training set.
+    """
+
+    noun: ClassVar[str] = "describing the shadow bank"
+
+    key: str
+    data: str
+    shadows: tuple[str, ...]
+    seeds: tuple[int, ...]
+    keep: NDArray[bool_] = field(repr=False)
+    training: NDArray[int64] = field(repr=False)
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """The description."""
+        return (self.key,)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The shadow models."""
+        return self.shadows
 
 
 @dataclass(frozen=True)

@@ -2,39 +2,47 @@
 
 A table belongs to one (dataset, model, scenario). Its rows are the reference rows of every
 recipe, then the methods in the order in which they first appear in the records. There is no
-rank: what ranks methods is a membership-inference attack, not accuracy.
+rank yet.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from .attack_rows import CELL_ATTACKS, COUNTS, attack_figures, judged
+from .bank_record import BankRecord
+from .cell_frame import (
+    METRICS,
+    PAIRED,
+    SCORES,
+    TIMES,
+    as_text,
+    cell_frame,
+    hardware_of,
+    with_retrained,
+)
 from .record import Record, latest_by_key
-from .spec_string import format_spec
 
-METRICS = ("forget_acc", "retain_acc", "test_acc", "test_forget_acc", "test_retain_acc")
-TIMES = ("unlearn_s", "prepare_s", "speedup", "original_s", "retrain_s")
 REFERENCES = {"identity": "original (identity)", "retrain": "retrained"}
 NOISE_FLOOR = "retrained, other seed"
 NOT_RUN = "not run"
 
-_SCORES = (*METRICS, *(f"gap_{name}" for name in METRICS), "tow")
 _WORDS = {"ok": "ok", "failed": "failed", "skipped": "not applicable"}
 
 
 class Reason(NamedTuple):
-    """Why cells failed or were skipped.
+    """Why cells failed or were skipped, or rows have no figure of the attack.
 
     Attributes:
-        status: `failed` or `skipped`.
+        status: `failed`, `skipped` or `not attacked`.
         text: The reason, on one line.
-        cells: Row label, recipe and seeds, in order of first appearance.
+        cells: Row label, recipe and seeds, in order of first appearance; no seeds for the attack,
+            which is on all of a row.
     """
 
     status: str
@@ -52,9 +60,10 @@ class Table:
         model: Architecture as `name[key=value,…]`.
         scenario: Scenario as `name[key=value,…]`.
         rows: One row per (recipe, method variant), references first. Accuracies are fractions;
-            what is not known is NaN. `kind` is `reference`, `noise floor` or `method`.
+            what is not known is NaN. `kind` is `reference`, `noise floor` or `method`. Figures
+            of the attack stand under their names in the records; see `attack_rows`.
         costs: What each recipe costs: accuracy and training time of its original models.
-        reasons: Every distinct reason of a failed or skipped cell, once.
+        reasons: Every distinct reason of a failed or skipped cell or absent figure, once.
         recipes: Recipe labels in order of first appearance.
         seeds: All seeds, sorted.
         hardware: Machines on which the ok cells ran, in order of first appearance.
@@ -80,6 +89,11 @@ class Table:
             if self.rows[f"{name}_mean"].notna().any() or name in METRICS[:3]
         )
 
+    @property
+    def attacked(self) -> bool:
+        """Whether an attack was made, even if it gave no figure."""
+        return "attack_validity" in self.rows
+
 
 @dataclass(frozen=True, eq=False)
 class Leaderboard:
@@ -89,11 +103,13 @@ class Leaderboard:
         tables: One for each (dataset, model, scenario), in order of first appearance.
         environment: Every value of `environment` in the records, by key.
         sweeps: Names of the sweeps.
+        banks: The shadow models, by hash.
     """
 
     tables: list[Table]
     environment: dict[str, tuple[str, ...]]
     sweeps: tuple[str, ...]
+    banks: dict[str, BankRecord]
 
     def frame(self) -> pd.DataFrame:
         """All rows in one frame, with the task in the first three columns."""
@@ -102,12 +118,13 @@ class Leaderboard:
             part = table.rows.copy()
             for place, name in enumerate(("dataset", "model", "scenario")):
                 part.insert(place, name, getattr(table, name))
-            part["peak_memory_bytes"] = part["peak_memory_bytes"].astype("Int64")
+            whole = [n for n in ("peak_memory_bytes", *COUNTS) if n in part]
+            part[whole] = part[whole].astype("Int64")
             parts.append(part)
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def build(records: Sequence[Record]) -> Leaderboard:
+def build(records: Sequence[Record], banks: Sequence[BankRecord] = ()) -> Leaderboard:
     """Aggregate records over seeds; of several records of one cell the last one counts."""
     records = latest_by_key(records)
     tasks: dict[tuple[str, str, str], list[Record]] = {}
@@ -116,18 +133,19 @@ def build(records: Sequence[Record]) -> Leaderboard:
     environment: dict[str, dict[str, None]] = {}
     for record in records:
         for key, value in record.environment.items():
-            text = _hardware(record) if key == "hardware" else _text(value)
+            text = hardware_of(record) if key == "hardware" else as_text(value)
             if text and value is not None:
                 environment.setdefault(key, {})[text] = None
     return Leaderboard(
         tables=[_table(*task, group) for task, group in tasks.items()],
         environment={key: tuple(values) for key, values in environment.items()},
         sweeps=tuple(dict.fromkeys(record.sweep for record in records)),
+        banks={bank.bank: bank for bank in banks},
     )
 
 
 def _table(dataset: str, model: str, scenario: str, records: list[Record]) -> Table:
-    cells = _with_retrained(_cells(records))
+    cells = with_retrained(cell_frame(records))
     recipes = tuple(dict.fromkeys(cells["recipe"]))
     ok = cells[cells["status"] == "ok"]
     # a recipe whose methods all declined has nothing to be compared with
@@ -140,76 +158,13 @@ def _table(dataset: str, model: str, scenario: str, records: list[Record]) -> Ta
         dataset=dataset,
         model=model,
         scenario=scenario,
-        rows=_typed(pd.DataFrame(rows)),
+        rows=judged(_typed(pd.DataFrame(rows))),
         costs=pd.DataFrame([_recipe_cost(recipe, ok) for recipe in recipes]),
         reasons=_reasons(cells),
         recipes=recipes,
         seeds=tuple(sorted({record.seed for record in records})),
         hardware=tuple(dict.fromkeys(name for name in ok["hardware"] if name)),
     )
-
-
-def _cells(records: list[Record]) -> pd.DataFrame:
-    """One row per cell: what it was, and every number that the leaderboard uses."""
-    nan = float("nan")
-    recipes = _labels((r.recipe, r.training) for r in records)
-    methods = _labels((r.method, r.hyperparameters) for r in records)
-    return pd.DataFrame(
-        [
-            {
-                "recipe": recipes(r.recipe, r.training),
-                "name": r.method,
-                "label": methods(r.method, r.hyperparameters),
-                "variant": _text(r.hyperparameters),
-                "seed": r.seed,
-                "request": r.forget_request,
-                "status": r.status,
-                "reason": " ".join((r.reason or "").split()),
-                "hardware": _hardware(r),
-                **{name: r.metrics.get(name, nan) for name in _SCORES},
-                **{name: r.times.get(name, nan) for name in TIMES},
-                "peak_memory_bytes": float(r.peak_memory_bytes or nan),
-            }
-            for r in records
-        ]
-    )
-
-
-def _labels(named: Iterable[tuple[str, dict[str, Any]]]) -> Callable[[str, dict[str, Any]], str]:
-    """Name variants by the parameters in which they differ; a single variant by its name."""
-    variants: dict[str, list[dict[str, str]]] = {}
-    for name, params in named:
-        # a cell that never ran may not say its parameters; it is no variant of its own
-        if params:
-            variants.setdefault(name, []).append({k: _text(v) for k, v in params.items()})
-
-    def label(name: str, params: dict[str, Any]) -> str:
-        differing = {
-            key: value
-            for key, value in params.items()
-            if any(other.get(key) != _text(value) for other in variants[name])
-        }
-        return format_spec(name, differing)
-
-    return label
-
-
-def _text(value: Any) -> str:  # noqa: ANN401
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-
-
-def _hardware(record: Record) -> str:
-    # several machines are joined by semicolons, so that one has none
-    return _text(record.environment.get("hardware") or "").replace(";", ",")
-
-
-def _with_retrained(cells: pd.DataFrame) -> pd.DataFrame:
-    """Set beside each cell the accuracies of the retrained model that it is compared with."""
-    same = ["recipe", "seed", "request"]
-    retrained = cells[(cells["name"] == "retrain") & (cells["status"] == "ok")]
-    retrained = retrained.drop_duplicates(same)[[*same, *METRICS]]
-    renamed = retrained.rename(columns={name: f"{name}_retrained" for name in METRICS})
-    return cells.merge(renamed, on=same, how="left", validate="many_to_one")
 
 
 def _reference_rows(recipe: str, cells: pd.DataFrame) -> list[dict[str, Any]]:
@@ -242,15 +197,15 @@ def _row(group: pd.DataFrame, kind: str) -> dict[str, Any]:
     row["seeds"] = " ".join(str(seed) for seed in sorted(ok["seed"]))
     row["hardware"] = "; ".join(hardware)
     # a mean of times from different machines is a time of no machine
-    numbers = _SCORES if len(hardware) > 1 else (*_SCORES, *TIMES)
+    numbers = SCORES if len(hardware) > 1 else (*SCORES, *TIMES)
     for name in numbers:
         mean, std = _columns(name)
         row[mean], row[std] = ok[name].mean(), ok[name].std()
-    for name in METRICS:
+    for name in PAIRED:
         row[f"{name}_retrained"] = ok[f"{name}_retrained"].mean()
     if len(hardware) <= 1:
         row["peak_memory_bytes"] = ok["peak_memory_bytes"].max()
-    return row
+    return row | attack_figures(group["record"])
 
 
 def _columns(name: str) -> tuple[str, str]:
@@ -279,6 +234,8 @@ def _empty_row(recipe: str, name: str, label: str, kind: str, status: str) -> di
         row |= dict.fromkeys(names, nan)
     for number in ("tow", *TIMES):
         row |= dict.fromkeys(_columns(number), nan)
+    for name in CELL_ATTACKS:
+        row |= dict.fromkeys((*_columns(name), f"{name}_retrained"), nan)
     return row | {"peak_memory_bytes": nan, "hardware": ""}
 
 
@@ -337,6 +294,10 @@ def _reasons(cells: pd.DataFrame) -> tuple[Reason, ...]:
         where = (_shown(cell["name"], cell["label"]), cell["recipe"])
         by_method = found.setdefault((cell["status"], cell["reason"]), {})
         by_method.setdefault(where, []).append(int(cell["seed"]))
+    for (recipe, label), group in cells.groupby(["recipe", "label"], sort=False):
+        if reason := " ".join(attack_figures(group["record"]).get("attack_reason", "").split()):
+            where = (_shown(group["name"].iloc[0], str(label)), str(recipe))
+            found.setdefault(("not attacked", reason), {})[where] = []
     return tuple(
         Reason(
             status,

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .attack_plan import Attack, Banks
 from .dataset import Dataset, ImageData
 from .errors import DataError, InputError, Problems, describe
-from .jobs import CellJob, OriginalJob, PluginText, RecipeText
-from .keys import content_key
+from .job_keys import cell_job, original_job
+from .jobs import CellJob, OriginalJob
 from .modelspec import ModelSpec
 from .recipe import Recipe
 from .registry import METHODS
@@ -18,8 +19,6 @@ from .sweep import Sweep
 from .taskinfo import TaskInfo
 from .unlearner import Unlearner
 
-TRAINING_VERSION = 1  # raise it when training code changes what an original becomes
-CELL_VERSION = 1  # raise it when metrics or the conduct of a cell change
 REFERENCES = ("identity", "retrain")
 
 
@@ -48,6 +47,7 @@ class Cell:
         job: What a worker needs to run it.
         skip: Reasons why the method declines; empty if it runs.
         retrained: Key of the cell with the retrained model of the same seed.
+        attack: Key of the attack on its method and forget request; empty if there is none.
     """
 
     key: str
@@ -61,6 +61,7 @@ class Cell:
     job: CellJob
     skip: tuple[str, ...]
     retrained: str
+    attack: str = ""
 
     @property
     def label(self) -> str:
@@ -75,10 +76,12 @@ class Plan:
     Attributes:
         cells: Reference cells first within each table, then the methods as listed.
         originals: Jobs by key; only those that a cell that is not skipped needs.
+        attacks: By key; one for every method, recipe and forget request that is not skipped.
     """
 
     cells: list[Cell]
     originals: dict[str, OriginalJob] = field(default_factory=dict)
+    attacks: dict[str, Attack] = field(default_factory=dict)
 
 
 def load_data(dataset: Dataset, data_root: Path, validation_fraction: float) -> LoadedData:
@@ -113,9 +116,14 @@ def make_plan(
     """
     cells: list[Cell] = []
     originals: dict[str, OriginalJob] = {}
+    attacks: dict[str, Attack] = {}
     noted = Problems() if problems is None else problems
     for loaded in data:
         drawn: dict[str, str] = {}
+        banks: Banks | None = None
+        if sweep.spec.ulira.shadows:
+            with noted.noted():
+                banks = Banks(sweep.spec, loaded.dataset.spec, loaded.images, loaded.split)
         for scenario in sweep.scenarios:
             with noted.noted():
                 request = scenario.request(loaded.images, loaded.split)
@@ -125,14 +133,16 @@ def make_plan(
                         f"forget set from `{loaded.dataset.spec}`; keep one of them."
                     )
                 for model in sweep.models:
-                    cells += _Table(sweep, loaded, model, scenario, request, device).cells()
+                    table = _Table(sweep, loaded, model, scenario, request, device, banks)
+                    cells += table.cells()
+                    attacks |= {attack.key: attack for attack in table.attacks.values()}
     if problems is None:
         noted.raise_any()
     cells = list({cell.key: cell for cell in cells}.values())  # a list may name a thing twice
     for cell in cells:
         if not cell.skip:
             originals.setdefault(cell.job.original.key, cell.job.original)
-    return Plan(cells, originals)
+    return Plan(cells, originals, attacks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +155,8 @@ class _Table:
     scenario: Scenario
     request: ForgetRequest
     device: str
+    banks: Banks | None
+    attacks: dict[tuple[str, str], Attack] = field(default_factory=dict)
 
     def cells(self) -> list[Cell]:
         """References of every recipe that is used, then the methods; each cell once."""
@@ -158,11 +170,15 @@ class _Table:
     def cell(self, method: Unlearner, recipe: Recipe, seed: int) -> Cell:
         """Lay out one cell."""
         spec = self.sweep.spec
-        original = original_job(self.loaded, spec.validation_fraction, self.model, recipe, seed)
+        original = original_job(
+            self.loaded.images, spec.validation_fraction, self.model, recipe, seed
+        )
+        request = self.request
         job, retrained = (
-            cell_job(original, self.request, m, self.device, spec.save_models)
+            cell_job(original, request.forget, request.hash, m, self.device, spec.save_models)
             for m in (method, METHODS.get("retrain").create({}))
         )
+        skip = self.skip_reasons(method, recipe)
         return Cell(
             key=job.key,
             dataset=self.loaded.dataset.spec,
@@ -173,9 +189,25 @@ class _Table:
             method=method,
             seed=seed,
             job=job,
-            skip=self.skip_reasons(method, recipe),
+            skip=skip,
             retrained=retrained.key,
+            attack="" if skip else self.attack(method, recipe),
         )
+
+    def attack(self, method: Unlearner, recipe: Recipe) -> str:
+        """Lay out the attack on a method, once for all seeds; its key, or nothing.
+
+        Raises:
+            InputError: If the forget set is too small for the shadow models.
+        """
+        if self.banks is None:
+            return ""
+        name = (method.spec, recipe.name)
+        if name not in self.attacks:
+            self.attacks[name] = self.banks.attack(
+                self.model, recipe, self.request, self.scenario.spec, method, self.device
+            )
+        return self.attacks[name].key
 
     def skip_reasons(self, method: Unlearner, recipe: Recipe) -> tuple[str, ...]:
         """Ask the method why it declines, if it does.
@@ -205,65 +237,3 @@ class _Table:
                 f"got {reasons!r}."
             )
         return tuple(map(str, reasons))
-
-
-def original_job(
-    loaded: LoadedData, validation_fraction: float, model: ModelSpec, recipe: Recipe, seed: int
-) -> OriginalJob:
-    """What a worker needs to train an original, and its key."""
-    key = content_key(
-        "original",
-        version=TRAINING_VERSION,
-        data=loaded.images.digest,
-        validation_fraction=validation_fraction,
-        model=[model.name, dict(model.kwargs), model.stem],
-        recipe=recipe.describe(),
-        seed=seed,
-    )
-    penalty = recipe.penalty
-    text = RecipeText(
-        recipe.name,
-        recipe.settings.model_dump(mode="json"),
-        None if penalty is None else PluginText(penalty.name, penalty.params),
-    )
-    return OriginalJob(
-        key=key,
-        data=loaded.images.digest,
-        validation_fraction=validation_fraction,
-        model=model,
-        recipe=text,
-        seed=seed,
-    )
-
-
-def cell_job(
-    original: OriginalJob, request: ForgetRequest, method: Unlearner, device: str, save_model: bool
-) -> CellJob:
-    """What a worker needs to run a cell, and its keys."""
-    code = method.code_digest()
-    prepared = content_key(
-        "prepared",
-        original=original.key,
-        method=method.name,
-        code=code,
-        params=method.prepare_params,
-    )
-    key = content_key(
-        "cell",
-        version=CELL_VERSION,
-        original=original.key,
-        request=request.hash,
-        method=method.name,
-        params=method.params,
-        code=code,
-        device=device.partition(":")[0],
-    )
-    return CellJob(
-        key=key,
-        prepared_key=prepared,
-        original=original,
-        forget=request.forget,
-        method=PluginText(method.name, method.params),
-        device=device,
-        save_model=save_model,
-    )

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 
+from .cost import estimate
 from .plan import Cell, Plan
 from .store import Store
 from .sweep import SweepSpec
+from .work import Work, banks_of, find_work
+
+UNITS = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
 
 
-def describe_plan(spec: SweepSpec, plan: Plan, store: Store) -> str:
+def describe_plan(spec: SweepSpec, plan: Plan, store: Store, workers: int) -> str:
     """List the cells with their state, and count what would be trained.
 
     Args:
         spec: The sweep.
         plan: Its cells.
         store: Where results may be already.
+        workers: Processes at a time.
     """
     states = {cell.key: _state(cell, store) for cell in plan.cells}
-    originals = {key for key in plan.originals if not store.has("original", key)}
-    needed = originals & {c.job.original.key for c in plan.cells if states[c.key] == "to run"}
+    work = find_work(plan, store, workers)
     lines = []
     table = None
     for cell in plan.cells:
@@ -45,8 +49,10 @@ def describe_plan(spec: SweepSpec, plan: Plan, store: Store) -> str:
         f"Sweep {spec.name}: {len(plan.cells)} cells; "
         + ", ".join(f"{counts[s]} {s}" for s in ("to run", "done", "skipped") if counts[s])
         + ".",
-        f"Would train {len(needed)} originals and {retrains} retrained models "
+        f"Would train {len(work.originals)} originals and {retrains} retrained models "
         f"({spec.training.epochs} epochs each), and unlearn {len(to_run) - retrains} times.",
+        *_attacks(plan, work),
+        *_cost(plan, work, store, workers),
     ]
     return "\n".join(lines[1:])
 
@@ -55,3 +61,59 @@ def _state(cell: Cell, store: Store) -> str:
     if cell.skip:
         return "skipped"
     return "done" if store.has("cell", cell.key) else "to run"
+
+
+def _attacks(plan: Plan, work: Work) -> list[str]:
+    """What the membership-inference attack adds."""
+    if not plan.attacks:
+        return ["No U-LIRA attack; `--shadows 64` adds it."]
+    banks = banks_of(plan)
+    total = sum(len(bank.shadows) for bank in banks)
+    cells = [cell for job in work.unlearnings for cell in job.cells]
+    retrained = sum(cell.method.name == "retrain" for cell in cells)
+    lines = [
+        f"U-LIRA: {len(plan.attacks)} attacks on {len(banks)} banks of "
+        f"{len(banks[0].shadows)} shadow models, each trained on half of the training set. "
+        f"Would train {len(work.shadows)} of these {total} and {retrained} retrained models, and "
+        f"unlearn {len(cells) - retrained} times.",
+    ]
+    for bank in banks:
+        missing = {job.shadows[0].key for job in work.shadows}
+        count = sum(shadow.key in missing for shadow in bank.shadows)
+        lines.append(
+            f"  bank {bank.hash}: {bank.dataset} · {bank.model} · {bank.recipe.name} recipe, "
+            f"{len(bank.shadows) - count} of {len(bank.shadows)} models there"
+        )
+    return lines
+
+
+def _cost(plan: Plan, work: Work, store: Store, workers: int) -> list[str]:
+    """Time and disk, as far as they can be told."""
+    if not work:
+        return []
+    cost = estimate(plan, work, store)
+    lanes = max(1, workers)
+    lines = []
+    if cost.seconds:
+        lanes_text = f"{lanes} worker{'s' if lanes > 1 else ''}"
+        beside = f", and {cost.untimed} jobs of which none was timed yet" if cost.untimed else ""
+        lines.append(f"Time: about {_duration(cost.seconds / lanes)} with {lanes_text}{beside}.")
+    else:
+        lines.append("Time: not known, for nothing of the kind is in the store yet.")
+    if plan.attacks:
+        weights = "" if cost.weight_bytes is None else f", weights {_size(cost.weight_bytes)}"
+        lines.append(f"Disk for shadow models: margins {_size(cost.margin_bytes)}{weights}.")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: int) -> str:
+    for unit, size in UNITS.items():
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

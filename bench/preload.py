@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from . import cell
+import sklearn.linear_model
+import sklearn.model_selection
+import sklearn.svm
+
+from . import attack, bank_facts, cell, original, scoring, shadow
 from .registry import METHODS
 
 METHODS.names()
 
-__all__ = ["cell"]
+__all__ = ["attack", "bank_facts", "cell", "original", "scoring", "shadow", "sklearn"]

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .errors import DataError, InputError
-from .files import write_text_atomically
+from .errors import DataError
+from .jsonlines import json_line, read_lines, write_lines
 
 SCHEMA: Final = "unlearnbench.record/1"
 REQUIRED_METRICS = ("retain_acc", "forget_acc", "test_acc")
 
 Status = Literal["ok", "failed", "skipped"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+# Differences, standard errors, ratios of spreads and KLoM are no fractions.
+_FRACTION = re.compile(
+    r"acc/\w+ | forgetting_score/\w+ | mia_(svc_efficacy|entropy_member_rate|challenge_accuracy)"
+    r"| (.*[/_])? (acc|auc) | (.*/)? ((auc_)? (p|null_(mean|lo|hi)) | (tpr|fpr)_.+"
+    r"| per_example_p\d+ | power_d.+ | low_share | share_above_identity)",
+    re.VERBOSE,
+)
 
 
 class Record(BaseModel):
@@ -41,10 +49,25 @@ class Record(BaseModel):
         seed: Seed of the cell; cells of one seed share original and retrained model.
         status: `ok`, `failed` or `skipped`.
         reason: Why it failed or was skipped; None when ok.
-        metrics: Fractions in [0, 1]. `retain_acc`, `forget_acc` (training images), `val_acc`,
-            `test_acc`; for whole classes also `test_retain_acc` and `test_forget_acc`; each also
-            as `gap_*`, the absolute difference to the retrained model of the same seed; `tow`.
-            Empty unless ok.
+        metrics: Empty unless ok. Fractions in [0, 1] of the cell's own model: `retain_acc`,
+            `forget_acc` (training images), `val_acc`, `test_acc`; for whole classes also
+            `test_retain_acc` and `test_forget_acc`; each also as `gap_*`, the absolute difference
+            to the retrained model of the same seed; `tow`; `mia_svc_efficacy`,
+            `mia_entropy_member_rate`, `mia_challenge_accuracy`.
+            Figures of the attack are of the method over the shadow models, so that all seeds
+            carry the same ones. `ulira.privacy/*` and `ulira.efficacy/*`: `acc`, `se`, `auc`,
+            `auc_se`, `tpr_0.05` and so on with the realised `fpr_0.05`, the null law
+            (`null_mean`, `null_sd`, `null_lo`, `null_hi`, `p`, and `auc_null_mean` and so on),
+            `low_share`, `spread_ratio`; privacy alone has `acc_vs_identity` and `acc_vs_retrain`,
+            paired differences with `*_se`. `ulira/*`: `per_example_p5`, `per_example_p50`,
+            `per_example_p95`, `power_d0.5`, `share_above_identity`, and `control_rise`, how much
+            the accuracy on examples that the method must not see rose, with `control_rise_se`.
+            `ulira.retain/*`: `auc_change`, `acc_change`, unlearned less original, with `*_se`.
+            `mia.population/*`: `auc` (of the margin), `confidence_auc`, `loss_auc`,
+            `entropy_auc`, `mod_entropy_songmittal_auc`, `threshold_acc`. `rmia/auc` and
+            `rmia/auc_se` stand in for all of U-LIRA where there are fewer than 6 shadow models.
+            `klom/*` and `klom_gauss/*` (nats) with `floor_*`, what exact unlearning gets;
+            `forgetting_score/f` with `forgetting_score/null`, likewise.
         times: Seconds. `unlearn_s`, `prepare_s`, `evaluate_s`, `original_s`, `retrain_s`; and
             `speedup`, retrain_s / unlearn_s, given only where both ran on the same hardware.
         peak_memory_bytes: Highest memory while unlearning: on the accelerator where there is
@@ -52,6 +75,10 @@ class Record(BaseModel):
         samples: Examples served to the method by role, repeats counted, `prepare` included.
         method_info: What the method reports of itself, e.g. the values that it searched.
         environment: Versions, device, hardware, threads, git commit.
+        attack: How the attack was made; empty if the sweep asked for none. `variant`, `shadows`,
+            `examples`, `views`, `variance`, `redraws`, `tuning_track`, `bank` (its hash), `scores`
+            (key of the scores in the store). `suspicion`, a sentence, if the figures do not
+            count; `reason`, a sentence, if there are none.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -79,6 +106,7 @@ class Record(BaseModel):
     samples: dict[str, int] = {}
     method_info: dict[str, Any] = {}
     environment: dict[str, Any] = {}
+    attack: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _status_and_content_agree(self) -> Self:
@@ -92,24 +120,28 @@ class Record(BaseModel):
             raise ValueError(f"a {self.status} record needs a reason")
         elif self.metrics:
             raise ValueError(f"a {self.status} record has no metrics")
-        outside = {k: v for k, v in self.metrics.items() if k.endswith("_acc") and not 0 <= v <= 1}
-        if outside:
-            raise ValueError(f"accuracies are fractions in [0, 1]; got {outside}")
+        check_fractions(self.metrics)
         return self
 
     def to_json(self) -> str:
         """One line of JSON with sorted keys."""
-        return json.dumps(
-            self.model_dump(mode="json", by_alias=True),
-            sort_keys=True,
-            ensure_ascii=False,
-            allow_nan=False,
-        )
+        return json_line(self)
+
+
+def check_fractions(metrics: Mapping[str, float]) -> None:
+    """Make sure that accuracies, rates, shares and p-values are fractions.
+
+    Raises:
+        ValueError: If one is outside [0, 1].
+    """
+    outside = {k: v for k, v in metrics.items() if _FRACTION.fullmatch(k) and not 0 <= v <= 1}
+    if outside:
+        raise ValueError(f"accuracies, rates and shares are fractions in [0, 1]; got {outside}")
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write `records.jsonl` in one step; a reader never sees half of it."""
-    write_text_atomically(path, "".join(record.to_json() + "\n" for record in records))
+    write_lines(path, records)
 
 
 def read_records(path: Path) -> list[Record]:
@@ -123,26 +155,7 @@ def read_records(path: Path) -> list[Record]:
         path = path / "records.jsonl"
     if not path.is_file():
         raise DataError(f"there are no records at `{path}`; run a sweep first.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"`{path}` does not hold records: it is not UTF-8 text.") from None
-    records, problems = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(Record.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            problems.append(
-                f"`{path}` line {number} is not a valid record: "
-                f"{where + ': ' if where else ''}{first['msg'].rstrip('.')}."
-            )
-    if problems:
-        raise InputError(*problems)
-    return records
+    return read_lines(path, Record, "record")
 
 
 def latest_by_key(records: Sequence[Record]) -> list[Record]:

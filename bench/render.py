@@ -4,60 +4,56 @@ from __future__ import annotations
 
 import json
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
 import itables.options
 import jinja2
-import pandas as pd
 from markupsafe import Markup, escape
 
-from .columns import (
-    HEADS,
-    LEGEND,
-    NO_RANK,
-    NONE,
-    Cell,
-    Column,
-    accuracy_cell,
-    columns_of,
-    cost_lines,
-    facts,
-    gap_cell,
-    provenance,
-    reason_head,
-    rows_of,
-    seconds_cell,
-    speedup_cell,
-)
+from .attack_figure import draw_attack
+from .attack_notes import attack_notes, ranking
+from .attack_rows import plain_rows
+from .bank_record import BankRecord
+from .columns import columns_of, cost_lines, facts, legend, provenance, reason_head
 from .figures import Drawing, draw
 from .files import write_bytes_atomically
-from .leaderboard import NOT_RUN, Leaderboard, Table, build
+from .leaderboard import Leaderboard, Table, build
 from .record import Record
+from .tablecell import MARKS, Cell, Column
+from .terminal import grid, terminal_table
+
+__all__ = ["html", "markdown", "terminal_table", "write_leaderboard"]
 
 TITLE = "Unlearning leaderboard"
 NO_FIGURE = "No figure: no method has both a speed-up and a retrained model."
-WIDTH = 110
+REASONS = "What is missing, and why"
 
 
-def write_leaderboard(records: Sequence[Record], out: Path) -> list[Path]:
+def write_leaderboard(
+    records: Sequence[Record], out: Path, banks: Sequence[BankRecord] = ()
+) -> list[Path]:
     """Write `leaderboard.{md,csv,html}` and `figures/*.{svg,png}` into a folder.
 
     The same records give the same bytes.
 
+    Args:
+        records: The cells of one sweep or several.
+        out: The folder; made if it is not there.
+        banks: The shadow models that attacked them, where their facts are known.
+
     Returns:
         The files written.
     """
-    board = build(records)
+    board = build(records, banks)
     names = _figure_names(board.tables)
-    drawings = [draw(table) for table in board.tables]
+    drawings = [_drawings(table) for table in board.tables]
     files: dict[Path, bytes] = {}
-    for name, drawing in zip(names, drawings, strict=True):
-        if drawing is not None:
-            files[out / "figures" / f"{name}.svg"] = drawing.svg.encode()
-            files[out / "figures" / f"{name}.png"] = drawing.png
+    for name, of_table in zip(names, drawings, strict=True):
+        for drawing in of_table:
+            files[out / "figures" / f"{name}{drawing.suffix}.svg"] = drawing.svg.encode()
+            files[out / "figures" / f"{name}{drawing.suffix}.png"] = drawing.png
     files[out / "leaderboard.md"] = markdown(board, names, drawings).encode()
     files[out / "leaderboard.csv"] = board.frame().to_csv(index=False, lineterminator="\n").encode()
     files[out / "leaderboard.html"] = html(board, drawings).encode()
@@ -66,57 +62,73 @@ def write_leaderboard(records: Sequence[Record], out: Path) -> list[Path]:
     return list(files)
 
 
-def markdown(board: Leaderboard, names: Sequence[str], drawings: Sequence[Drawing | None]) -> str:
+def markdown(
+    board: Leaderboard, names: Sequence[str], drawings: Sequence[Sequence[Drawing]]
+) -> str:
     """The leaderboard as GitHub Markdown; `names` are those of the figure files."""
-    parts = [f"# {TITLE}", *(_escape(line) for line in provenance(board)), NO_RANK]
-    for table, name, drawing in zip(board.tables, names, drawings, strict=True):
+    parts = [f"# {TITLE}", *(_escape(line) for line in provenance(board)), ranking(board)]
+    for table, name, of_table in zip(board.tables, names, drawings, strict=True):
         parts += [f"## {_code(table.scenario)}", _markdown_intro(table)]
-        parts += [_markdown_table(table, board), *map(_escape, cost_lines(table))]
+        parts.append(_markdown_table(table, board))
+        if notes := attack_notes(table, board):
+            parts.append("\n".join(f"- {_escape(note)}" for note in notes))
+        parts += map(_escape, cost_lines(table))
         if table.reasons:
-            parts.append("Failed and not applicable:")
+            parts.append(f"{REASONS}:")
             parts.append(
                 "\n".join(
                     f"- {reason_head(reason, table, _code)}: {_escape(reason.text)}"
                     for reason in table.reasons
                 )
             )
-        if drawing is None:
+        if not of_table:
             parts.append(NO_FIGURE)
-        else:
+        for drawing in of_table:
             alt = _escape(drawing.alt)
-            parts += [f"![{alt}](figures/{name}.svg)", _escape(drawing.caption)]
-    legend = "\n".join(f"- **{term}**: {words}" for term, words in LEGEND.items())
-    return "\n\n".join([*parts, "## What the columns mean", legend]) + "\n"
+            path = f"figures/{name}{drawing.suffix}.svg"
+            parts += [f"![{alt}]({path})", _escape(drawing.caption)]
+    meanings = "\n".join(f"- **{term}**: {words}" for term, words in legend(board).items())
+    return "\n\n".join([*parts, "## What the columns mean", meanings]) + "\n"
 
 
-def html(board: Leaderboard, drawings: Sequence[Drawing | None]) -> str:
+def html(board: Leaderboard, drawings: Sequence[Sequence[Drawing]]) -> str:
     """One page that needs no network: styles, script, tables and figures are inside it."""
     blocks = []
-    for number, (table, drawing) in enumerate(zip(board.tables, drawings, strict=True), start=1):
+    for number, (table, of_table) in enumerate(zip(board.tables, drawings, strict=True), start=1):
         columns = columns_of(table, board)
+        groups = list(_groups(columns))
+        starts = [
+            bool(name) and place == 0 for name, group in groups for place in range(len(group))
+        ]
         rows = [
             {
                 "kind": row["kind"].replace(" ", "-"),
-                "cells": [(column, column.cell(row)) for column in columns],
+                "cells": [
+                    (column, start, column.cell(row))
+                    for column, start in zip(columns, starts, strict=True)
+                ],
                 # reference rows keep their place however the others are sorted
                 "place": len(table.rows) if row["kind"] == "method" else place,
             }
-            for place, row in enumerate(rows_of(table))
+            for place, row in enumerate(plain_rows(table.rows))
         ]
         blocks.append(
             {
                 "table": table,
                 "facts": facts(table),
-                "columns": columns,
-                "groups": list(_groups(columns)),
+                "columns": list(zip(columns, starts, strict=True)),
+                "groups": groups,
                 "rows": rows,
+                "notes": [_code_elements(note) for note in attack_notes(table, board)],
                 "costs": cost_lines(table),
                 "reasons": [
                     (reason_head(reason, table), _code_elements(reason.text))
                     for reason in table.reasons
                 ],
-                "drawing": drawing,
-                "svg": drawing.inline_svg(f"figure{number}") if drawing else "",
+                "drawings": [
+                    (drawing, drawing.inline_svg(f"figure{number}{drawing.suffix}"))
+                    for drawing in of_table
+                ],
             }
         )
     template = resources.files(__package__).joinpath("leaderboard_page.html").read_text("utf-8")
@@ -127,70 +139,18 @@ def html(board: Leaderboard, drawings: Sequence[Drawing | None]) -> str:
         title=TITLE,
         blocks=blocks,
         provenance=provenance(board),
-        no_rank=NO_RANK,
+        ranking=_code_elements(ranking(board)),
         no_figure=NO_FIGURE,
-        legend=LEGEND,
+        reasons_title=REASONS,
+        legend=legend(board),
+        marks=MARKS,
         datatables=_datatables(),
     )
     return page + "\n"
 
 
-def terminal_table(records: Sequence[Record]) -> str:
-    """The leaderboard as plain text of about 110 columns, one block a table."""
-    board = build(records)
-    notes = (
-        "forget, retain, test: accuracy in %, mean ± std over seeds. gap: percentage points to the "
-        "retrained model of the same seed. "
-        f"n: seeds ok/all. {NONE}: not known. Not ranked: ranks wait for U-LIRA."
-    )
-    parts = [_terminal_block(table) for table in board.tables]
-    parts.append("\n".join(map(_fill, [*provenance(board)[1:], notes])))
-    return "\n\n".join(parts)
-
-
-def _terminal_block(table: Table) -> str:
-    metrics = table.metrics[:3]
-    heads = ["method", "n"]
-    for metric in metrics:
-        heads += [HEADS[metric], "gap"]
-    heads += ["unlearn s", "speed-up"]
-    lines: list[list[str]] = []
-    for recipe in table.recipes:
-        if len(table.recipes) > 1:
-            lines.append([f"recipe {recipe}:", *[""] * (len(heads) - 1)])
-        for row in (row for row in rows_of(table) if row["recipe"] == recipe):
-            total = row["n_ok"] + row["n_failed"] + row["n_skipped"]
-            name = re.sub(r",(?=\S)", ", ", row["method"])
-            name += f" ({NOT_RUN})" if row["status"] == NOT_RUN else ""
-            line = [
-                textwrap.fill(name, 24 if "[" in name else 30, break_on_hyphens=False),
-                f"{row['n_ok']}/{total}" if total else NONE,
-            ]
-            for metric in metrics:
-                accuracy = accuracy_cell(metric, row)
-                spread = accuracy.spread.replace(" ", "")
-                line += [accuracy.text + spread, gap_cell(metric, row).text]
-            lines.append([*line, seconds_cell("unlearn_s", row).text, speedup_cell(row).text])
-    grid = _grid(lines, heads, ["left", *["right"] * (len(heads) - 1)], "simple")
-    title = f"{table.scenario}  ({table.dataset}, {table.model}; {facts(table)})"
-    reasons = [
-        textwrap.shorten(
-            f"{reason_head(reason, table)}: {reason.text}", 3 * WIDTH, placeholder=" …"
-        )
-        for reason in table.reasons
-    ]
-    return "\n".join([_fill(title), grid, *map(_fill, reasons)])
-
-
-def _fill(text: str) -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-
-
-def _grid(lines: list[list[str]], heads: list[str], align: list[str], style: str) -> str:
-    frame = pd.DataFrame(lines, columns=pd.Index(heads))
-    return str(
-        frame.to_markdown(index=False, tablefmt=style, disable_numparse=True, colalign=align)
-    )
+def _drawings(table: Table) -> list[Drawing]:
+    return [drawing for drawing in (draw_attack(table), draw(table)) if drawing is not None]
 
 
 def _groups(columns: Sequence[Column]) -> Iterator[tuple[str, list[Column]]]:
@@ -211,23 +171,22 @@ def _markdown_intro(table: Table) -> str:
 def _markdown_table(table: Table, board: Leaderboard) -> str:
     columns = columns_of(table, board)
     lines = []
-    for row in rows_of(table):
+    for row in plain_rows(table.rows):
         shown = [_markdown_cell(column.cell(row)) for column in columns]
         if row["kind"] != "method":
             shown[0] = f"**{shown[0]}**"
         lines.append(shown)
-    heads = [
-        column.group.replace("%", column.head or "% (retrained)") if column.group else column.head
-        for column in columns
-    ]
+    heads = [column.flat_head for column in columns]
     align = ["right" if column.numeric else "left" for column in columns]
-    return _grid(lines, heads, align, "pipe")
+    return grid(lines, heads, align, "pipe")
 
 
 def _markdown_cell(cell: Cell) -> str:
     text = _code(cell.text).replace("|", "\\|") if "[" in cell.text else _escape(cell.text)
+    shown = " ".join(part for part in (text, cell.spread) if part)
+    shown = f"~~{shown}~~" if cell.struck else shown
     beside = f"({cell.beside})" if cell.beside else ""
-    return " ".join(part for part in (text, cell.spread, beside) if part)
+    return " ".join(part for part in (shown, cell.mark, beside) if part)
 
 
 def _code(text: str) -> str:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .bank_record import BankRecord
 from .metrics.gap import gaps, tug_of_war
 from .plan import Cell, Plan
 from .record import Record
 from .store import Store
 from .sweep import SweepSpec
+from .work import bank_key, banks_of
 
 Results = Mapping[str, Mapping[str, Any]]
 
 
-def stored_results(store: Store, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Read what the workers wrote for the given cells, where they have."""
-    found = {key: store.get("cell", key) for key in keys}
+def stored_results(
+    store: Store, keys: Iterable[str], kind: str = "cell"
+) -> dict[str, dict[str, Any]]:
+    """Read what the workers wrote for the given cells (or attacks, `ulira`), where they have."""
+    found = {key: store.get(kind, key) for key in keys}
     return {key: artifact.meta for key, artifact in found.items() if artifact is not None}
 
 
@@ -25,7 +29,8 @@ def assemble(
     plan: Plan,
     results: Results,
     failures: Mapping[str, str],
-    declined: Mapping[str, str] = {},
+    declined: Mapping[str, str],
+    scores: Results,
 ) -> list[Record]:
     """Build the records of all cells that have ended.
 
@@ -33,8 +38,9 @@ def assemble(
         spec: The sweep.
         plan: Its cells.
         results: What the workers wrote, by key of the cell.
-        failures: Reasons of failed cells, by key.
-        declined: Reasons of cells that the method declined when it ran, by key.
+        failures: Reasons of failed cells and attacks, by key.
+        declined: Reasons of cells and attacks that the method declined when it ran, by key.
+        scores: What the attacks gave, by key of the attack.
 
     Returns:
         Records in plan order; cells that have not ended are left out.
@@ -44,7 +50,10 @@ def assemble(
         if cell.skip:
             records.append(_record(spec, cell, status="skipped", reason="; ".join(cell.skip)))
         elif cell.key in results:
-            records.append(_ok(spec, cell, results[cell.key], results.get(cell.retrained)))
+            retrained = results.get(cell.retrained)
+            reason = declined.get(cell.attack) or failures.get(cell.attack)
+            attacked = _attack(plan, cell, scores.get(cell.attack), reason)
+            records.append(_ok(spec, cell, results[cell.key], retrained, *attacked))
         elif cell.key in declined:
             records.append(_record(spec, cell, status="skipped", reason=declined[cell.key]))
         elif cell.key in failures:
@@ -52,10 +61,46 @@ def assemble(
     return records
 
 
+def bank_records(plan: Plan, store: Store) -> list[BankRecord]:
+    """Describe the shadow banks of a plan, as far as they are in the store."""
+    records = []
+    for bank in banks_of(plan):
+        found = store.get("bank", bank_key(bank))
+        if found is not None:
+            records.append(
+                BankRecord(
+                    bank=bank.hash,
+                    dataset=bank.dataset,
+                    model=str(bank.model),
+                    recipe=bank.recipe.name,
+                    shadows=len(bank.shadows),
+                    **found.meta,
+                )
+            )
+    return records
+
+
+def _attack(
+    plan: Plan, cell: Cell, score: Mapping[str, Any] | None, reason: str | None
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Figures of the attack on a cell's method, and what they are of; the same for all seeds."""
+    if not cell.attack:
+        return {}, {}
+    bank = {"bank": plan.attacks[cell.attack].bank.hash}
+    if score is not None:
+        return score["metrics"], score["attack"] | bank
+    return {}, bank | {"reason": reason} if reason else {}
+
+
 def _ok(
-    spec: SweepSpec, cell: Cell, result: Mapping[str, Any], retrained: Mapping[str, Any] | None
+    spec: SweepSpec,
+    cell: Cell,
+    result: Mapping[str, Any],
+    retrained: Mapping[str, Any] | None,
+    attack_metrics: Mapping[str, float],
+    attack: dict[str, Any],
 ) -> Record:
-    metrics: dict[str, float] = dict(result["metrics"])
+    metrics: dict[str, float] = {**result["metrics"], **attack_metrics}
     times: dict[str, float] = dict(result["times"])
     if retrained is not None:
         metrics |= gaps(result["metrics"], retrained["metrics"])
@@ -75,6 +120,7 @@ def _ok(
         method_info=result["method_info"],
         model_info=result["model_info"],
         environment=result["environment"],
+        attack=attack,
     )
 
 

@@ -9,24 +9,27 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from .bank_record import BankRecord, write_banks
 from .datastore import put_images
 from .environment import cpu_count, resolve_device, threads
 from .errors import Problems, StoreError
 from .executor import Outcome, execute, start_server
 from .files import write_text_atomically
-from .jobs import WorkerSettings
+from .jobs import AttackJob, CellJob, Job, WorkerSettings
 from .plan import LoadedData, Plan, load_data, make_plan
 from .record import Record, write_records
-from .results import assemble, stored_results
+from .results import assemble, bank_records, stored_results
 from .store import Store
 from .sweep import Sweep, SweepSpec, resolve
 from .tracking import Tracker
+from .work import Work, banks_of, find_work
 
 FAILURES = "failures"
 
@@ -61,7 +64,6 @@ class RunResult:
         out: Folder of records and leaderboard.
         ui_command: Command that opens the MLflow UI.
         tracked: Whether everything is in MLflow.
-        trained: Originals trained and cells run by this call.
         summary: Seconds and counts of this call.
     """
 
@@ -69,7 +71,6 @@ class RunResult:
     out: Path
     ui_command: str
     tracked: bool
-    trained: int
     summary: dict[str, float] = field(default_factory=dict)
 
 
@@ -121,15 +122,9 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
     if options.workers != 0 and not Store(options.store, create=False).holds("cell"):
         start_server()  # there will be work: load torch there while we load it here
     sweep, data, plan, device = plan_sweep(spec, options)
-    store = Store(options.store, create=False)
-    todo = [cell for cell in plan.cells if not cell.skip and not store.has("cell", cell.key)]
-    originals = [
-        job
-        for key, job in plan.originals.items()
-        if not store.has("original", key) and any(c.job.original.key == key for c in todo)
-    ]
-    workers = _workers(options.workers, device)
-    if todo:
+    workers = count_workers(options.workers, device)
+    work = find_work(plan, Store(options.store, create=False), workers)
+    if work:
         if workers:
             start_server()
         problems = Problems()
@@ -138,11 +133,11 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
     store = Store(options.store)  # from here on there are no mistakes left to report
     store.tidy()
     _check_writable(options.out)
-    if todo:
+    if work:
         for loaded in data:
             put_images(store, loaded.images)
     tracker = Tracker(options.tracking_uri, options.store, spec.name)
-    reporter = _Reporter(spec, store, plan, options, tracker, fresh=bool(todo))
+    reporter = _Reporter(spec, store, plan, work, options, tracker)
     reporter.begin()
     settings = WorkerSettings(
         store=str(options.store),
@@ -150,26 +145,33 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
         device=device,
         threads=threads(),
     )
-    limit = spec.time_limit_s
-    exempt = {c.key for c in plan.cells if c.method.name == "retrain"}
-    if todo:
+    if work:
         outcomes = execute(
-            originals,
-            [cell.job for cell in todo],
-            settings,
-            workers=workers,
-            ready=lambda key: store.has("original", key),
-            time_limit_s=lambda job: None if job.key in exempt else limit,
+            work.jobs, settings, workers=workers, time_limit_s=partial(_time_limit, spec)
         )
         try:
-            reporter.follow(outcomes, len(originals) + len(todo))
+            reporter.follow(outcomes)
         except KeyboardInterrupt:
             outcomes.close()  # ends the workers; what they put into the store until then counts
             reporter.interrupted()
             raise
         finally:
             outcomes.close()
-    return reporter.end(began, workers, len(originals) + len(todo))
+    if not spec.ulira.keep_models:
+        for bank in banks_of(plan):
+            for shadow in bank.shadows:
+                store.drop(shadow.kind, shadow.key)
+    return reporter.end(began, workers)
+
+
+def _time_limit(spec: SweepSpec, job: Job) -> float | None:
+    """Seconds for a job; what everything is compared with is exempt, and so is our own work."""
+    if isinstance(job, CellJob):
+        return None if job.method.name == "retrain" else spec.time_limit_s
+    if isinstance(job, AttackJob) and spec.time_limit_s is not None:
+        exempt = job.cells[0].method.name == "retrain"
+        return None if exempt else spec.time_limit_s * len(job.cells)
+    return None
 
 
 class _Reporter:
@@ -180,20 +182,21 @@ class _Reporter:
         spec: SweepSpec,
         store: Store,
         plan: Plan,
+        work: Work,
         options: RunOptions,
         tracker: Tracker,
-        *,
-        fresh: bool,
     ) -> None:
-        self.spec, self.store, self.plan = spec, store, plan
+        self.spec, self.store, self.plan, self.work = spec, store, plan, work
         self.out, self.tracker = options.out, tracker
         self.cells = {cell.key: cell for cell in plan.cells}
         self.results = stored_results(store, self.cells)
+        self.scores = stored_results(store, plan.attacks, "ulira")
         self.failures: dict[str, str] = {}
         self.declined: dict[str, str] = {}
         self.busy_s = 0.0
         self.path = options.out / "records.jsonl"
-        self._fresh = fresh
+        self._fresh = bool(work)
+        self._labels = _labels(plan, work)
         self._next_write = 0.0
         self._logged: dict[str, str] = {}
 
@@ -208,25 +211,42 @@ class _Reporter:
             threading.Thread(target=_import_renderer, daemon=True).start()
             self.write()
 
-    def follow(self, outcomes: Iterable[Outcome], total: int) -> None:
-        """Note every outcome, with a progress bar on stderr."""
-        with tqdm(outcomes, total=total, unit="job", disable=None, desc=self.spec.name) as bar:
-            for outcome in bar:
-                cell = self.cells.get(outcome.key)
-                label = cell.label if cell else "original"
+    def follow(self, outcomes: Iterable[Outcome]) -> None:
+        """Note every outcome, with progress bars on stderr."""
+        shadows = {job.key for job in self.work.shadows}
+        with (
+            tqdm(total=len(self.work.jobs), unit="job", disable=None, desc=self.spec.name) as bar,
+            tqdm(
+                total=len(shadows),
+                unit="model",
+                disable=None if shadows else True,
+                desc="shadow bank",
+                leave=False,
+            ) as bank,
+        ):
+            for outcome in outcomes:
+                label = self._labels[outcome.key]
                 bar.set_postfix_str(label[:60], refresh=False)
+                bar.update()
+                bank.update(outcome.key in shadows)
                 self.busy_s += outcome.busy_s
                 if outcome.declined:
                     self.declined[outcome.key] = outcome.reason or "unknown"
                 elif outcome.reason is not None:
                     self._fail(outcome, label, bar)
-                if cell is not None:
+                if outcome.key in self.cells:
                     self.results |= stored_results(self.store, [outcome.key])
-                    if time.perf_counter() >= self._next_write:
-                        self.write()
+                elif outcome.key in self.plan.attacks:
+                    self.scores |= stored_results(self.store, [outcome.key], "ulira")
+                else:
+                    continue
+                if time.perf_counter() >= self._next_write:
+                    self.write()
 
     def _fail(self, outcome: Outcome, label: str, bar: Any) -> None:  # noqa: ANN401
         self.failures[outcome.key] = outcome.reason or "unknown"
+        if outcome.inherited and outcome.key not in self.cells:
+            return  # the reason was told when the job failed that it stems from
         bar.write(f"failed: {label}: {outcome.reason}.", file=sys.stderr)
         if outcome.details:
             path = self.out / FAILURES / f"{outcome.key[:12]}.log"
@@ -234,7 +254,13 @@ class _Reporter:
 
     def records(self) -> list[Record]:
         """Records of all cells that have ended, in plan order."""
-        return assemble(self.spec, self.plan, self.results, self.failures, self.declined)
+        return assemble(
+            self.spec, self.plan, self.results, self.failures, self.declined, self.scores
+        )
+
+    def banks(self) -> list[BankRecord]:
+        """Records of all shadow banks that are described."""
+        return bank_records(self.plan, self.store)
 
     def write(self) -> None:
         """Write the records so far, and log those that are complete.
@@ -245,13 +271,19 @@ class _Reporter:
         began = time.perf_counter()
         records = self.records()
         write_records(self.path, records)
-        self._log([r for r in records if r.status != "ok" or "tow" in r.metrics])
+        self._log([r for r in records if self._complete(r)])
         ended = time.perf_counter()
         self._next_write = ended + max(1.0, 20 * (ended - began))
+
+    def _complete(self, record: Record) -> bool:
+        """Whether nothing will be added to a record any more."""
+        attacked = bool(record.attack) or not self.cells[record.key].attack
+        return record.status != "ok" or ("tow" in record.metrics and attacked)
 
     def interrupted(self) -> None:
         """Write the records of all that is in the store, whether it was reported or not."""
         self.results |= stored_results(self.store, self.cells)
+        self.scores |= stored_results(self.store, self.plan.attacks, "ulira")
         self.write()
 
     def _log(self, records: Sequence[Record]) -> None:
@@ -262,21 +294,22 @@ class _Reporter:
                 self._logged[record.key] = text
                 self.tracker.log(record)
 
-    def end(self, began: float, workers: int, jobs: int) -> RunResult:
+    def end(self, began: float, workers: int) -> RunResult:
         """Write records and leaderboard, and close MLflow."""
-        records = self.records()
+        records, banks = self.records(), self.banks()
         text = "".join(record.to_json() + "\n" for record in records)
         same = self.path.is_file() and self.path.read_text(encoding="utf-8") == text
         files = [self.out / f"leaderboard.{kind}" for kind in ("md", "csv", "html")]
         if not (same and not self._fresh and all(path.is_file() for path in files)):
             write_records(self.path, records)
+            write_banks(self.out / "banks.jsonl", banks)
             from .render import write_leaderboard
 
-            write_leaderboard(records, self.out)
+            write_leaderboard(records, self.out, banks)
         wall_s = time.perf_counter() - began
         lanes = max(1, workers)
         summary = {
-            "jobs": jobs,
+            "jobs": len(self.work.jobs),
             "workers": workers,
             "wall_s": wall_s,
             "busy_s": self.busy_s,
@@ -285,13 +318,25 @@ class _Reporter:
                 f"cells_{status}": sum(r.status == status for r in records)
                 for status in ("ok", "failed", "skipped")
             },
+            "attacks_failed": sum(key in self.failures for key in self.plan.attacks),
         }
         tracked = True
         if self._fresh or not self.tracker.is_current(records):
             self._log(records)
             write_text_atomically(self.out / "run.json", json.dumps(summary, indent=1) + "\n")
             tracked = self.tracker.finish([*files, self.path], summary)
-        return RunResult(records, self.out, self.tracker.ui_command(), tracked, jobs, summary)
+        return RunResult(records, self.out, self.tracker.ui_command(), tracked, summary)
+
+
+def _labels(plan: Plan, work: Work) -> dict[str, str]:
+    """What every job is called in progress bars and messages."""
+    labels = {job.key: "original" for job in work.originals}
+    labels |= {job.key: "shadow model" for job in work.shadows}
+    labels |= {job.key: "shadow bank" for job in work.banks}
+    labels |= {cell.key: cell.label for cell in plan.cells}
+    labels |= {attack.key: attack.label for attack in plan.attacks.values()}
+    of_cell = {cell.key: a.label for a in plan.attacks.values() for cell in a.cells}
+    return labels | {job.key: of_cell[job.cells[0].key] for job in work.unlearnings}
 
 
 def _check_models(sweep: Sweep, data: Sequence[LoadedData], problems: Problems) -> None:
@@ -317,7 +362,7 @@ def _check_writable(out: Path) -> None:
         ) from None
 
 
-def _workers(wish: int | None, device: str) -> int:
+def count_workers(wish: int | None, device: str) -> int:
     """One process a core on the CPU, where small models gain nothing from threads; else one."""
     if wish is not None:
         return wish

@@ -185,7 +185,8 @@ class RandomScenario(Scenario):
         """Return a draw without replacement, of 10 % where no size is given.
 
         The draw depends on data and `draw_seed` alone, so that all seeds of a sweep forget the
-        same examples and their retrained models can be compared with each other.
+        same examples and their retrained models can be compared with each other. A larger size
+        draws further examples beside the same ones.
         """
         size = self.count
         if size is None:
@@ -196,7 +197,7 @@ class RandomScenario(Scenario):
                 f"{len(split.training)}; got {size}."
             )
         rng = np.random.default_rng(derive_seed("random-scenario", data.digest, self.draw_seed))
-        return rng.choice(split.training, size=size, replace=False)
+        return rng.permutation(split.training)[:size]
 
 
 class IdsScenario(Scenario):

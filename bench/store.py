@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TENSORS = "tensors.safetensors"
 UNFINISHED = ".new-"
 DAY_S = 24 * 60 * 60
+CHECKPOINT_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,28 @@ class Store:
         """Whether the artefact is there; its content is checked when it is read."""
         return (self.path(kind, key) / "meta.json").is_file()
 
+    def checkpoint(self, key: str) -> Path:
+        """File in which the training of an artefact is kept between epochs."""
+        return self.root / "checkpoints" / f"{key}.safetensors"
+
+    def drop(self, kind: str, key: str) -> None:
+        """Remove an artefact that can be made again; do nothing where there is none."""
+        shutil.rmtree(self.path(kind, key), ignore_errors=True)
+
     def holds(self, kind: str) -> bool:
         """Whether there is any artefact of a kind."""
         return (self.root / "artifacts" / kind).is_dir()
 
     def tidy(self) -> None:
-        """Remove what killed processes left half-written more than a day ago."""
+        """Remove what killed processes left half-written, and trainings that nobody took up."""
         for leftover in (self.root / "artifacts").glob(f"{UNFINISHED}*"):
             with suppress(OSError):
                 if time.time() - leftover.stat().st_mtime > DAY_S:
                     shutil.rmtree(leftover)
+        for leftover in (self.root / "checkpoints").glob("*"):
+            with suppress(OSError):
+                if time.time() - leftover.stat().st_mtime > CHECKPOINT_DAYS * DAY_S:
+                    leftover.unlink()
 
     def get(self, kind: str, key: str) -> Artifact | None:
         """Return an artefact, or None if it is not there.

@@ -23,6 +23,7 @@ from .recipe import Recipe, TrainingSettings, create_recipe, recipe_of
 from .registry import DATASETS, METHODS, load_plugin_files
 from .scenario import IdsScenario, Scenario, create_scenario
 from .spec_string import format_spec, parse_spec
+from .ulira_settings import UliraSettings
 from .unlearner import Unlearner
 
 AUTO = "auto"
@@ -62,6 +63,7 @@ class SweepSpec(BaseModel):
         save_models: Keep the unlearned models of the cells that are run in the store.
         plugins: Python files with further methods or datasets.
         training: Settings of the training loop.
+        ulira: The membership-inference attack: number of shadow models and how to score.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -78,6 +80,7 @@ class SweepSpec(BaseModel):
     save_models: bool = True
     plugins: Annotated[list[Path], BeforeValidator(_as_list)] = []
     training: TrainingSettings = TrainingSettings()
+    ulira: UliraSettings = UliraSettings()
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def read_sweep(
     *,
     plugins: Iterable[Path] = (),
     epochs: int | None = None,
+    shadows: int | None = None,
     problems: Problems | None = None,
 ) -> SweepSpec:
     """Read a sweep file, or the built-in quickstart, and lay options of the command line over it.
@@ -112,6 +116,7 @@ def read_sweep(
         overrides: Fields that replace those of the file.
         plugins: Plug-in files beside those of the file.
         epochs: Replaces the file's training epochs.
+        shadows: Replaces the file's number of shadow models.
         problems: Where to note fields that are wrong, which then hold what the quickstart has, so
             that the others can be checked too; without it, they are raised.
 
@@ -129,8 +134,9 @@ def read_sweep(
     if plugins:
         listed = _as_list(content.get("plugins", []))
         content["plugins"] = [*listed, *plugins] if isinstance(listed, list) else listed
-    if epochs is not None and isinstance(content.setdefault("training", {}), dict):
-        content["training"] = {**content["training"], "epochs": epochs}
+    for table, key, value in (("training", "epochs", epochs), ("ulira", "shadows", shadows)):
+        if value is not None and isinstance(content.setdefault(table, {}), dict):
+            content[table] = {**content[table], key: value}
     try:
         return SweepSpec.model_validate(content)
     except ValidationError as error:
@@ -207,10 +213,12 @@ def _anchor(content: dict[str, Any], folder: Path) -> None:
             return text
         return format_spec(spec.name, {**spec.params, "file": str(folder / file)})
 
-    for field, anchored in (("plugins", plugin), ("scenarios", scenario)):
-        values = _as_list(content.get(field))
-        if isinstance(values, list):
-            content[field] = [anchored(value) for value in values]
+    ulira = content.get("ulira")
+    tables = [(content, "plugins", plugin), (content, "scenarios", scenario)]
+    for table, field, anchored in [*tables, (ulira, "stratify", scenario)]:
+        values = _as_list(table.get(field)) if isinstance(table, dict) else None
+        if isinstance(table, dict) and isinstance(values, list):
+            table[field] = [anchored(value) for value in values]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .batches import Batch, ExampleSet
+from .checkpoint import Checkpoint
 from .errors import DivergedError
 from .recipe import Recipe, TrainingSettings
 
@@ -57,6 +58,7 @@ def fit(
     batch_norm: Literal["train", "eval"] = "train",
     clip_norm: float | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
+    checkpoint: Checkpoint | None = None,
 ) -> float:
     """Minimise a loss over a set of examples.
 
@@ -72,6 +74,7 @@ def fit(
         batch_norm: `eval` keeps running statistics (and dropout off) during the steps.
         clip_norm: Largest norm of the gradient of a step.
         precision: `bf16` runs the forward pass under autocast.
+        checkpoint: Where to go on from, and to write to between epochs.
 
     Returns:
         Mean loss of the last epoch.
@@ -81,12 +84,14 @@ def fit(
     """
     size = batch_size or examples.batch_size
     # a lone last example joins the batch before
-    total = epochs * max(1, math.ceil((len(examples) - 1) / size))
+    each = max(1, math.ceil((len(examples) - 1) / size))
+    total = epochs * each
     peaks = [group["lr"] for group in optimizer.param_groups]
     device_type = examples.ids.device.type
     mean_loss = 0.0
-    step = 0
-    for epoch in range(epochs):
+    done = 0 if checkpoint is None else checkpoint.resume(model, optimizer)
+    step = done * each
+    for epoch in range(done, epochs):
         model.train(batch_norm == "train")
         losses: list[Tensor] = []
         for batch in examples.batches(size, training=True):
@@ -106,6 +111,8 @@ def fit(
             mean_loss = float(torch.stack(losses).float().mean())
         if not math.isfinite(mean_loss):
             raise DivergedError(f"the loss became {mean_loss} in epoch {epoch + 1}.")
+        if checkpoint is not None:
+            checkpoint.epoch_done(epoch + 1, model, optimizer)
     for group, peak in zip(optimizer.param_groups, peaks, strict=True):
         group["lr"] = peak
     optimizer.zero_grad(set_to_none=True)
@@ -113,8 +120,17 @@ def fit(
     return mean_loss
 
 
-def train_recipe(model: nn.Module, examples: ExampleSet, recipe: Recipe) -> nn.Module:
-    """Train a fresh model as the recipe says, penalty included."""
+def train_recipe(
+    model: nn.Module, examples: ExampleSet, recipe: Recipe, checkpoint: Checkpoint | None = None
+) -> nn.Module:
+    """Train a fresh model as the recipe says, penalty included.
+
+    Args:
+        model: Trained in place; left in eval mode.
+        examples: What to iterate over.
+        recipe: How.
+        checkpoint: Where to go on from, and to write to between epochs.
+    """
     settings: TrainingSettings = recipe.settings
     plain = cross_entropy(settings.label_smoothing)
     penalty = recipe.penalty
@@ -143,6 +159,7 @@ def train_recipe(model: nn.Module, examples: ExampleSet, recipe: Recipe) -> nn.M
         warmup_frac=settings.warmup_frac,
         clip_norm=settings.clip_norm,
         precision=settings.precision,
+        checkpoint=checkpoint,
     )
     return model
 

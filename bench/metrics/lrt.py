@@ -26,19 +26,19 @@ Changes:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
 from ..errors import UnknownNameError
+from .choices import Centre as Centre
+from .choices import Variance as Variance
 from .margin import MarginError, as_array, check_finite
 
 VERSION = 1
 FloatArray = npt.NDArray[np.float64]
-Variance = Literal["eb_t", "pooled", "per_example", "reference_fixed"]
-Centre = Literal["mean", "median"]
 VARIANCES: tuple[Variance, ...] = get_args(Variance)
 CENTRES: tuple[Centre, ...] = get_args(Centre)
 # a variance below this share of an example's total variance is rounding noise

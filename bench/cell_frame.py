@@ -1,0 +1,83 @@
+"""Records as a frame with one row a cell: what the leaderboard aggregates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pandas as pd
+
+from .attack_rows import CELL_ATTACKS
+from .record import Record
+from .spec_string import format_spec
+
+METRICS = ("forget_acc", "retain_acc", "test_acc", "test_forget_acc", "test_retain_acc")
+TIMES = ("unlearn_s", "prepare_s", "speedup", "original_s", "retrain_s")
+PAIRED = (*METRICS, *CELL_ATTACKS)  # each is shown beside the retrained model's
+SCORES = (*PAIRED, *(f"gap_{name}" for name in METRICS), "tow")
+
+
+def cell_frame(records: list[Record]) -> pd.DataFrame:
+    """One row per cell: what it was, and every number that the leaderboard uses."""
+    nan = float("nan")
+    recipes = _labels((r.recipe, r.training) for r in records)
+    methods = _labels((r.method, r.hyperparameters) for r in records)
+    return pd.DataFrame(
+        [
+            {
+                "recipe": recipes(r.recipe, r.training),
+                "name": r.method,
+                "label": methods(r.method, r.hyperparameters),
+                "variant": as_text(r.hyperparameters),
+                "seed": r.seed,
+                "request": r.forget_request,
+                "status": r.status,
+                "reason": " ".join((r.reason or "").split()),
+                "hardware": hardware_of(r),
+                **{name: r.metrics.get(name, nan) for name in SCORES},
+                **{name: r.times.get(name, nan) for name in TIMES},
+                "peak_memory_bytes": float(r.peak_memory_bytes or nan),
+                "record": r,
+            }
+            for r in records
+        ]
+    )
+
+
+def _labels(named: Iterable[tuple[str, dict[str, Any]]]) -> Callable[[str, dict[str, Any]], str]:
+    """Name variants by the parameters in which they differ; a single variant by its name."""
+    variants: dict[str, list[dict[str, str]]] = {}
+    for name, params in named:
+        # a cell that never ran may not say its parameters; it is no variant of its own
+        if params:
+            variants.setdefault(name, []).append({k: as_text(v) for k, v in params.items()})
+
+    def label(name: str, params: dict[str, Any]) -> str:
+        differing = {
+            key: value
+            for key, value in params.items()
+            if any(other.get(key) != as_text(value) for other in variants[name])
+        }
+        return format_spec(name, differing)
+
+    return label
+
+
+def as_text(value: Any) -> str:  # noqa: ANN401
+    """A text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def hardware_of(record: Record) -> str:
+    """The machine of a record; several are joined by semicolons, so that one has none."""
+    return as_text(record.environment.get("hardware") or "").replace(";", ",")
+
+
+def with_retrained(cells: pd.DataFrame) -> pd.DataFrame:
+    """Set beside each cell the numbers of the retrained model that it is compared with."""
+    same = ["recipe", "seed", "request"]
+    retrained = cells[(cells["name"] == "retrain") & (cells["status"] == "ok")]
+    retrained = retrained.drop_duplicates(same)[[*same, *PAIRED]]
+    renamed = retrained.rename(columns={name: f"{name}_retrained" for name in PAIRED})
+    return cells.merge(renamed, on=same, how="left", validate="many_to_one")

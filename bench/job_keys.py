@@ -1,0 +1,134 @@
+"""Builds jobs with their content keys."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .dataset import ImageData
+from .jobs import CellJob, OriginalJob, PluginText, RecipeText
+from .keys import content_key, digest_bytes
+from .modelspec import ModelSpec
+from .recipe import Recipe
+from .scenario import Ids
+from .unlearner import Unlearner
+
+TRAINING_VERSION = 1  # raise it when training code changes what an original becomes
+CELL_VERSION = 2  # raise it when metrics or the conduct of a cell change
+MARGIN_VERSION = 1  # raise it when what is read from a shadow model changes
+
+
+def original_job(
+    images: ImageData, validation_fraction: float, model: ModelSpec, recipe: Recipe, seed: int
+) -> OriginalJob:
+    """What a worker needs to train an original."""
+    key = content_key(
+        "original",
+        validation_fraction=validation_fraction,
+        seed=seed,
+        **_training(images, model, recipe),
+    )
+    return _original(key, images, validation_fraction, model, recipe, seed, None)
+
+
+def shadow_job(
+    images: ImageData,
+    validation_fraction: float,
+    model: ModelSpec,
+    recipe: Recipe,
+    seed: int,
+    half: Ids,
+) -> OriginalJob:
+    """What a worker needs to train a shadow model on half of the training set."""
+    key = content_key(
+        "shadow",
+        margins=MARGIN_VERSION,
+        half=_digest(half),
+        seed=seed,
+        **_training(images, model, recipe),
+    )
+    return _original(key, images, validation_fraction, model, recipe, seed, half)
+
+
+def cell_job(
+    original: OriginalJob, forget: Ids, request: str, method: Unlearner, device: str, save: bool
+) -> CellJob:
+    """What a worker needs to unlearn.
+
+    Args:
+        original: The original, or a shadow model.
+        forget: Ids of the forget set.
+        request: Content hash of the forget request.
+        method: The method.
+        device: Torch's name of the device; its type is part of the key of a cell, whose times
+            depend on it, and not of that of a shadow model's margins.
+        save: Whether the unlearned model is stored.
+    """
+    code = method.code_digest()
+    prepared = content_key(
+        "prepared",
+        original=original.key,
+        method=method.name,
+        code=code,
+        params=method.prepare_params,
+    )
+    if original.half is None:
+        conduct = {"version": CELL_VERSION, "device": device.partition(":")[0]}
+    else:
+        conduct = {"version": MARGIN_VERSION}
+    key = content_key(
+        "cell" if original.half is None else "unlearned-margins",
+        original=original.key,
+        request=request,
+        method=method.name,
+        params=method.params,
+        code=code,
+        **conduct,
+    )
+    return CellJob(
+        key=key,
+        prepared_key=prepared,
+        original=original,
+        forget=forget,
+        method=PluginText(method.name, method.params),
+        device=device,
+        save_model=save,
+    )
+
+
+def _training(images: ImageData, model: ModelSpec, recipe: Recipe) -> dict[str, object]:
+    return {
+        "version": TRAINING_VERSION,
+        "data": images.digest,
+        "model": [model.name, dict(model.kwargs), model.stem],
+        "recipe": recipe.describe(),
+    }
+
+
+def _original(
+    key: str,
+    images: ImageData,
+    validation_fraction: float,
+    model: ModelSpec,
+    recipe: Recipe,
+    seed: int,
+    half: Ids | None,
+) -> OriginalJob:
+    penalty = recipe.penalty
+    text = RecipeText(
+        recipe.name,
+        recipe.settings.model_dump(mode="json"),
+        None if penalty is None else PluginText(penalty.name, penalty.params),
+    )
+    return OriginalJob(
+        key=key,
+        data=images.digest,
+        validation_fraction=validation_fraction,
+        model=model,
+        recipe=text,
+        seed=seed,
+        half=half,
+    )
+
+
+def _digest(ids: Ids) -> str:
+    return digest_bytes(np.ascontiguousarray(ids, dtype=np.int64).view(np.uint8).data)

@@ -1,0 +1,122 @@
+"""Trains originals; shadow models are originals of half of the training set."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .batches import ExampleSet, Pixels
+from .checkpoint import Checkpoint
+from .datastore import get_images
+from .environment import describe_environment
+from .jobs import OriginalJob, WorkerSettings
+from .keys import derive_seed
+from .models import build_model, describe_model
+from .recipe import Recipe
+from .store import Store
+from .task import quiet_randomness
+from .training import check_finite, train_recipe
+from .workbench import begin, create_recipe, generator, split_of, synchronise
+
+
+def run_original(job: OriginalJob, settings: WorkerSettings) -> float:
+    """Train an original and put it into the store, unless it is there.
+
+    Returns:
+        Seconds spent training.
+
+    Raises:
+        DivergedError: If training diverges.
+        StoreError: If the store cannot be written.
+    """
+    store = begin(settings)
+    with store.lock(job.kind, job.key):
+        if store.has(job.kind, job.key):
+            return 0.0
+        model, meta = train_original(store, job, settings)
+        store.put(job.kind, job.key, meta, model.state_dict())
+        store.checkpoint(job.key).unlink(missing_ok=True)
+        return float(meta["original_s"])
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A model about to be trained.
+
+    Attributes:
+        model: Freshly initialised.
+        examples: What it is trained on.
+        recipe: How.
+        rng: Shuffles and augments.
+        info: What is known of the architecture.
+    """
+
+    model: nn.Module
+    examples: ExampleSet
+    recipe: Recipe
+    rng: torch.Generator
+    info: dict[str, Any]
+
+
+def lay_out(store: Store, job: OriginalJob, settings: WorkerSettings) -> Training:
+    """Load the images and initialise the model, all from the seed of the job."""
+    device = torch.device(settings.device)
+    data = get_images(store, job.data)
+    ids = split_of(data, job).training
+    recipe = create_recipe(job.recipe)
+    rng = generator(job.seed, "original", job.key)
+    examples = ExampleSet(
+        "training",
+        Pixels(data, "train", device, ids),
+        ids,
+        recipe.settings.batch_size,
+        rng,
+        {},
+        augment=recipe.settings.augment,
+    )
+    seed = derive_seed(job.seed, "init", job.key)
+    model = build_model(job.model, data.num_classes, data.image_shape, seed).to(device)
+    info = describe_model(job.model, model, data.image_shape).as_dict()
+    return Training(model, examples, recipe, rng, info)
+
+
+def train_original(
+    store: Store, job: OriginalJob, settings: WorkerSettings
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Train a model, going on where an interrupted training was.
+
+    Returns:
+        The model, and what is stored beside it.
+
+    Raises:
+        DivergedError: If training diverges.
+    """
+    device = torch.device(settings.device)
+    training = lay_out(store, job, settings)
+    checkpoint = Checkpoint(store.checkpoint(job.key), training.rng)
+    synchronise(device)
+    began = time.perf_counter()
+    with quiet_randomness(training.rng, device):
+        train_recipe(training.model, training.examples, training.recipe, checkpoint)
+    synchronise(device)
+    seconds = checkpoint.before_s + time.perf_counter() - began
+    check_finite(training.model)
+    return training.model, describe(job, training, seconds, settings)
+
+
+def describe(
+    job: OriginalJob, training: Training, seconds: float, settings: WorkerSettings
+) -> dict[str, Any]:
+    """What is stored beside a trained model."""
+    return {
+        "original_s": seconds,
+        "model_info": training.info,
+        "seed": job.seed,
+        "model": str(job.model),
+        "recipe": job.recipe.name,
+        "environment": describe_environment(settings.device),
+    }

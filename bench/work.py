@@ -1,0 +1,130 @@
+"""What of a plan is still to be done, as jobs in the order in which they should start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from .attack_plan import Attack
+from .bank import ShadowBank
+from .jobs import AttackJob, BankJob, CellJob, Job, OriginalJob, ScoreJob, ShadowJob
+from .keys import content_key
+from .plan import Plan
+from .store import Store
+
+BANK_VERSION = 1  # raise it when the description of a bank changes
+
+
+@dataclass(frozen=True)
+class Work:
+    """Jobs that are to be done; what is in the store already is left out.
+
+    Attributes:
+        originals: Originals to train.
+        shadows: Shadow models to train.
+        cells: Cells to run.
+        unlearnings: Shadow models to unlearn, in groups.
+        scores: Attacks to score.
+        banks: Shadow banks to describe.
+    """
+
+    originals: list[OriginalJob] = field(default_factory=list)
+    shadows: list[ShadowJob] = field(default_factory=list)
+    cells: list[CellJob] = field(default_factory=list)
+    unlearnings: list[AttackJob] = field(default_factory=list)
+    scores: list[ScoreJob] = field(default_factory=list)
+    banks: list[BankJob] = field(default_factory=list)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All jobs; long ones first, so that no worker is left alone with one at the end."""
+        return [
+            *self.originals,
+            *self.shadows,
+            *self.cells,
+            *self.unlearnings,
+            *self.banks,
+            *self.scores,
+        ]
+
+    def __bool__(self) -> bool:
+        return bool(self.cells or self.scores or self.banks)
+
+
+def banks_of(plan: Plan) -> list[ShadowBank]:
+    """The shadow banks that the attacks of a plan use, in order."""
+    return list({attack.bank.hash: attack.bank for attack in plan.attacks.values()}.values())
+
+
+def bank_key(bank: ShadowBank) -> str:
+    """Content key of the description of a bank."""
+    return content_key("bank-facts", version=BANK_VERSION, bank=bank.hash)
+
+
+def find_work(plan: Plan, store: Store, workers: int) -> Work:
+    """Compare a plan with the store.
+
+    Args:
+        plan: All cells and attacks.
+        store: Where results may be already.
+        workers: Processes at a time, for which shadow models are grouped.
+    """
+    cells = [c.job for c in plan.cells if not c.skip and not store.has("cell", c.key)]
+    needed = {cell.original.key for cell in cells}
+    originals = [
+        job
+        for key, job in plan.originals.items()
+        if key in needed and not store.has("original", key)
+    ]
+    attacks = [a for a in plan.attacks.values() if not store.has("ulira", a.key)]
+    missing = {
+        cell.key: cell
+        for attack in attacks
+        for cell in attack.cells
+        if not store.has("margins", cell.key)
+    }
+    unlearnings = [
+        AttackJob(content_key("unlearn", cells=[cell.key for cell in group]), group)
+        # the retrained models take longest, and all other attacks wait for them
+        for attack in sorted(attacks, key=lambda attack: attack.method.name != "retrain")
+        for group in _groups(
+            [cell for cell in attack.cells if missing.pop(cell.key, None)],
+            1
+            if attack.method.name == "retrain"
+            else max(1, len(attack.cells) // (2 * max(1, workers))),
+        )
+    ]
+    wanted = {key for job in unlearnings for key in job.needs}
+    shadows = [
+        ShadowJob(content_key("train", shadows=[shadow.key]), (shadow,))
+        for bank in banks_of(plan)
+        for shadow in bank.shadows
+        if not store.has("margins", shadow.key)
+        or (shadow.key in wanted and not store.has("shadow", shadow.key))
+    ]
+    banks = [
+        BankJob(
+            key=bank_key(bank),
+            data=bank.shadows[0].data,
+            shadows=tuple(shadow.key for shadow in bank.shadows),
+            seeds=bank.seeds,
+            keep=bank.keep,
+            training=bank.training,
+        )
+        for bank in banks_of(plan)
+        if not store.has("bank", bank_key(bank))
+    ]
+    return Work(originals, shadows, cells, unlearnings, [a.score for a in attacks], banks)
+
+
+def _group_size(attack: Attack, workers: int) -> int:
+    """Shadow models for one process, which takes a fifth of a second to start."""
+    if attack.method.name == "retrain":
+        return 1
+    return max(1, len(attack.cells) // (2 * max(1, workers)))
+
+
+def _groups(cells: Iterable[CellJob], size: int) -> Iterator[tuple[CellJob, ...]]:
+    listed = list(cells)
+    for start in range(0, len(listed), size):
+        yield tuple(listed[start : start + size])
