@@ -26,7 +26,8 @@ LEGEND = {
         "the examples, so that the figure is an average over requests of this kind, not a "
         "statement about one deployed model; and the attack sees outputs only (black box). "
         f"{VOID}: the figure does not count; {UNSEEN}: it says nothing; the notes say why. "
-        "AUC: area under the ROC of the attack, 0.5 is a coin."
+        "AUC: area under the ROC of the attack, 0.5 is a coin. p: how probable a figure so high is "
+        "without any leak, counted over redraws."
     ),
     "RMIA": (
         "AUC of a simpler attack, the fallback where there are fewer than 6 shadow models. It is "
@@ -35,8 +36,7 @@ LEGEND = {
     "U-LIRA difference": (
         "U-LIRA less that of the original and of the retrained model, in percentage points, ± "
         "half of the 95 % interval. Paired (same shadow models, same examples), and so "
-        "tighter than the two intervals. p: how probable a figure so high is without any leak, "
-        "counted over redraws."
+        "tighter than the two intervals."
     ),
     "U-LIRA by example": (
         "An average hides the few who are exposed. Most exposed: the attack's accuracy in % on "
@@ -76,7 +76,7 @@ LEGEND = {
         "F of the NeurIPS 2023 challenge, in [0, 1]; small or in parentheses, what exact "
         "unlearning gets with so few models, which is the ideal."
     ),
-    "other MIA %": (
+    "other MIA": (
         "Attacks on the one model of each seed, mean ± standard deviation over seeds; small or in "
         "parentheses the retrained model's value, which is the ideal: neither 0 nor 100 is. SVC "
         "efficacy: share of the forget set called non-members. Entropy: share called members. "
@@ -106,8 +106,9 @@ def primary_columns(rows: Sequence[Row]) -> list[Column]:
         return []
     first = Column("U-LIRA %", "", ulira_cell, sub="null band")
     auc = Column("U-LIRA %", "AUC", partial(_interval, f"{PRIVACY}auc"), sub="± 95 %")
+    p = Column("U-LIRA %", "p", partial(_plain, f"{PRIVACY}p"))
     rmia = Column("RMIA", "AUC", rmia_cell, sub="± 95 %")
-    return [first, *_filled([auc, rmia], rows)]
+    return [first, *_filled([auc, p, rmia], rows)]
 
 
 def secondary_columns(rows: Sequence[Row]) -> list[Column]:
@@ -122,7 +123,6 @@ def secondary_columns(rows: Sequence[Row]) -> list[Column]:
             Column(difference, head, partial(points, f"{PRIVACY}acc_vs_{name}"), sub="± 95 %")
             for head, name in versus.items()
         ),
-        Column(difference, "p", partial(_plain, f"{PRIVACY}p")),
         Column(example, "most exposed %", partial(percent, "ulira/per_example_p95")),
         Column(example, "above original %", partial(percent, "ulira/share_above_identity")),
         Column("U-LIRA TPR", "at 1 % FPR", _tpr_cell, sub="real FPR"),
@@ -148,9 +148,9 @@ def secondary_columns(rows: Sequence[Row]) -> list[Column]:
         ),
         Column("forgetting score", "F", _forgetting_cell, sub="ideal"),
         *(
-            Column("other MIA %", head, partial(_cell_attack, name), sub="retrained")
+            Column("other MIA", head, partial(_cell_attack, name), sub="retrained")
             for name, head in zip(
-                CELL_ATTACKS, ("SVC efficacy", "entropy", "challenge"), strict=True
+                CELL_ATTACKS, ("SVC efficacy %", "entropy %", "challenge %"), strict=True
             )
         ),
     ]

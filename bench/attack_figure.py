@@ -61,6 +61,8 @@ def _dots(axes: Axes, rows: pd.DataFrame, names: list[str]) -> None:
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
+    axes.use_sticky_edges = False
+    axes.margins(x=0.05)
     axes.set(xlabel="U-LIRA: accuracy of the attack, %")
 
 

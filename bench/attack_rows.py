@@ -23,7 +23,8 @@ ACC = f"{PRIVACY}acc"
 RMIA = "rmia/auc"
 CELL_ATTACKS = ("mia_svc_efficacy", "mia_entropy_member_rate", "mia_challenge_accuracy")
 COUNTS = ("attack_shadows", "attack_examples", "attack_views")
-ALPHA = 0.01
+# there are many tables: at 1 % one of a hundred good set-ups would be thrown away on either side
+ALPHA = 0.001
 
 _FIGURES = ("ulira", "mia.population/", "rmia/", "klom", "forgetting_score/")
 _TEXTS = ("variance", "tuning_track", "bank", "suspicion", "reason")
@@ -96,7 +97,7 @@ class Control(NamedTuple):
         p: One-sided p-value. For the original the record's own, which counts redraws. For the
             retrained, on the side where it lies, by the normal law with the redraws' mean and
             standard deviation: a record has no p-value for the lower side, and some hundred
-            redraws cannot tell 1 % from less.
+            redraws cannot tell 0.1 % from less.
     """
 
     name: str
@@ -109,7 +110,7 @@ def controls_of(rows: pd.DataFrame, recipe: str) -> Iterator[Control]:
     """Judge the reference rows of a recipe that have a figure and a null band.
 
     A 95 % band is left by chance in 5 % of tables, so that being outside is noted and no more;
-    the figures of a table stop counting where the p-value is below 1 %, on either side.
+    the figures of a table stop counting where the p-value is below 0.1 %, on either side.
     """
     of_recipe = rows[(rows["recipe"] == recipe) & (rows["kind"] == "reference")]
     for row in plain_rows(of_recipe):

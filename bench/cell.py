@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from torch import nn
 
 from .environment import describe_environment
+from .evaluate import outputs_on
 from .jobs import CellJob, WorkerSettings
 from .metrics.accuracy import accuracy_splits
+from .metrics.single_model import single_model_attacks
 from .training import check_finite
 from .workbench import Workbench, begin
 
@@ -66,7 +68,9 @@ def _measure(workbench: Workbench, model: nn.Module) -> dict[str, float]:
         "validation": workbench.train_set("validation", workbench.split.validation),
         "test": workbench.test_set(),
     }
-    return accuracy_splits(model, sets, request.classes)
+    outputs = outputs_on(model, sets)
+    found = accuracy_splits(outputs, request.classes)
+    return found | single_model_attacks(outputs, request.classes)
 
 
 def _sum(*counts: Mapping[str, int]) -> dict[str, int]:

@@ -247,17 +247,19 @@ def ls(what: str, pattern: str, plugin: tuple[Path, ...]) -> None:
 def leaderboard(folder: Path) -> None:
     """Render the leaderboard again from the records in FOLDER."""
     with _friendly_errors():
+        from .bank_record import read_banks
         from .record import latest_by_key, read_records
         from .render import terminal_table, write_leaderboard
 
         records = latest_by_key(read_records(folder / "records.jsonl"))
+        banks = read_banks(folder / "banks.jsonl")
         if not records:
             raise InputError(f"`{folder / 'records.jsonl'}` holds no records.")
         try:
-            write_leaderboard(records, folder)
+            write_leaderboard(records, folder, banks)
         except OSError as error:
             raise InputError(f"`{folder}` cannot be written: {error.strerror}.") from None
-        click.echo(terminal_table(records))
+        click.echo(terminal_table(records, banks))
         click.echo(f"Leaderboard: {folder / 'leaderboard.html'}")
 
 
@@ -329,7 +331,7 @@ def _report(result: RunResult) -> None:
     """Table and closing lines on stdout."""
     from .render import terminal_table
 
-    click.echo(terminal_table(result.records))
+    click.echo(terminal_table(result.records, result.banks))
     if not result.tracked:
         click.echo("MLflow is not complete; run the same command again to complete it.", err=True)
     summary = result.summary

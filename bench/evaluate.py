@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,23 @@ from .batches import ExampleSet
 from .errors import DivergedError
 
 BATCH = 512
+
+
+class Outputs(NamedTuple):
+    """What a model says of some examples, and what is true.
+
+    Attributes:
+        logits: `(N, C)` float32.
+        labels: `(N,)` int64.
+    """
+
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def hits(self) -> Tensor:
+        """`(N,)` float64, 1 where the largest logit is the label's."""
+        return (self.logits.argmax(1) == self.labels).double()
 
 
 @contextmanager
@@ -63,3 +81,16 @@ def accuracy(model: nn.Module, examples: ExampleSet) -> float:
         raise ValueError(f"the {examples.role} set is empty: its accuracy is not defined.")
     hits = logits(model, examples).argmax(1) == examples.labels
     return float(hits.double().mean())
+
+
+def outputs_on(model: nn.Module, sets: Mapping[str, ExampleSet]) -> dict[str, Outputs]:
+    """Outputs on every set that is not empty, by its role.
+
+    Raises:
+        DivergedError: If an output is not finite.
+    """
+    return {
+        role: Outputs(logits(model, examples), examples.labels)
+        for role, examples in sets.items()
+        if len(examples)
+    }

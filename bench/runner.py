@@ -61,6 +61,7 @@ class RunResult:
 
     Attributes:
         records: One record a cell, in plan order.
+        banks: One record a shadow bank.
         out: Folder of records and leaderboard.
         ui_command: Command that opens the MLflow UI.
         tracked: Whether everything is in MLflow.
@@ -68,6 +69,7 @@ class RunResult:
     """
 
     records: list[Record]
+    banks: list[BankRecord]
     out: Path
     ui_command: str
     tracked: bool
@@ -202,10 +204,10 @@ class _Reporter:
 
     def begin(self) -> None:
         """Write what is known already, and start what works beside the workers."""
-        records = self.records()
-        if self._fresh or not self.tracker.is_current(records):
+        records, banks = self.records(), self.banks()
+        if self._fresh or not self.tracker.is_current(records, banks):
             self.tracker.start(self.spec.model_dump(mode="json"))
-            self._log(records)
+            self._log(records, banks)
         if self._fresh:
             shutil.rmtree(self.out / FAILURES, ignore_errors=True)  # they are tried again
             threading.Thread(target=_import_renderer, daemon=True).start()
@@ -286,13 +288,18 @@ class _Reporter:
         self.scores |= stored_results(self.store, self.plan.attacks, "ulira")
         self.write()
 
-    def _log(self, records: Sequence[Record]) -> None:
+    def _log(self, records: Sequence[Record], banks: Sequence[BankRecord] = ()) -> None:
         """Hand records to MLflow that are new or changed."""
         for record in records:
             text = record.to_json()
             if self._logged.get(record.key) != text:
                 self._logged[record.key] = text
                 self.tracker.log(record)
+        for bank in banks:
+            text = bank.to_json()
+            if self._logged.get(bank.bank) != text:
+                self._logged[bank.bank] = text
+                self.tracker.log_bank(bank)
 
     def end(self, began: float, workers: int) -> RunResult:
         """Write records and leaderboard, and close MLflow."""
@@ -300,9 +307,12 @@ class _Reporter:
         text = "".join(record.to_json() + "\n" for record in records)
         same = self.path.is_file() and self.path.read_text(encoding="utf-8") == text
         files = [self.out / f"leaderboard.{kind}" for kind in ("md", "csv", "html")]
-        if not (same and not self._fresh and all(path.is_file() for path in files)):
+        bank_file = self.out / "banks.jsonl"
+        written = [*files, bank_file] if banks else files
+        if not (same and not self._fresh and all(path.is_file() for path in written)):
             write_records(self.path, records)
-            write_banks(self.out / "banks.jsonl", banks)
+            if banks:
+                write_banks(bank_file, banks)
             from .render import write_leaderboard
 
             write_leaderboard(records, self.out, banks)
@@ -321,11 +331,11 @@ class _Reporter:
             "attacks_failed": sum(key in self.failures for key in self.plan.attacks),
         }
         tracked = True
-        if self._fresh or not self.tracker.is_current(records):
-            self._log(records)
+        if self._fresh or not self.tracker.is_current(records, banks):
+            self._log(records, banks)
             write_text_atomically(self.out / "run.json", json.dumps(summary, indent=1) + "\n")
-            tracked = self.tracker.finish([*files, self.path], summary)
-        return RunResult(records, self.out, self.tracker.ui_command(), tracked, summary)
+            tracked = self.tracker.finish([*written, self.path], summary)
+        return RunResult(records, banks, self.out, self.tracker.ui_command(), tracked, summary)
 
 
 def _labels(plan: Plan, work: Work) -> dict[str, str]:

@@ -246,10 +246,11 @@ class _Scorer:
         }
 
     def _control_rise(self) -> dict[str, float]:
-        """Whether controls are recognised better than before, beyond what test images are.
+        """How much better than before the controls are recognised, beyond what test images are.
 
         A method cannot reach the controls by what it is given. One that fetches them elsewhere
-        and trains on them makes their accuracy jump, and its figures mean nothing.
+        and trains on them makes their accuracy jump, and its figures mean nothing. A fall is no
+        sign of that: where a class is forgotten, all examples of it fall.
         """
         size = len(self.labels)
         classes = np.unique(self.labels[self.job.pool])
@@ -261,14 +262,14 @@ class _Scorer:
             self.job.keep, self.before.correct, self.after.correct, strict=True
         ):
             controls = self.job.pool[~kept[self.job.pool]]
-            gains = [after[ids].mean() - before[ids].mean() for ids in (controls, test)]
-            rises.append(gains[0] - gains[1])
+            gain, of_test = (after[ids].mean() - before[ids].mean() for ids in (controls, test))
+            rises.append(min(gain, gain - of_test))
         rise = float(np.mean(rises))
         se = float(np.std(rises, ddof=1) / np.sqrt(len(rises)))
         if rise > max(RISE_LEAST, RISE_SE * se):
             self.suspicion = (
-                f"accuracy on the controls rose by {100 * rise:.1f} points more than on test "
-                "images: the method seems to have been trained on them"
+                f"accuracy on the controls rose by {100 * rise:.1f} points, and by more than on "
+                "test images: the method seems to have been trained on them"
             )
         return {"ulira/control_rise": rise, "ulira/control_rise_se": se}
 

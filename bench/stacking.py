@@ -15,11 +15,15 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
+from timm.layers.linear import Linear
+from timm.layers.norm import GroupNorm
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-# widened to M times the channels or groups
-WIDENED = (nn.Conv2d, nn.GroupNorm, nn.BatchNorm2d, BatchNormAct2d)
+LINEAR = (nn.Linear, Linear)
+# widened to M times the channels and groups
+WIDENED = (nn.Conv2d, nn.BatchNorm2d, BatchNormAct2d, nn.GroupNorm, GroupNorm)
+SIZES = ("in_channels", "out_channels", "groups", "num_features", "num_channels", "num_groups")
 # of torch.nn and timm.layers: an output channel depends on the same input channel alone, and in
 # the same way whichever channel it is
 CHANNELWISE = {
@@ -83,7 +87,7 @@ def stack_models(models: Sequence[nn.Module]) -> nn.Module:
     count = len(models)
     stacked = deepcopy(models[0])
     for name, module in list(stacked.named_modules()):
-        if type(module) is nn.Linear:
+        if isinstance(module, LINEAR):
             stacked.set_submodule(name, StackedLinear(module, count))
         elif type(module) in WIDENED:
             _widen(module, count)
@@ -133,12 +137,9 @@ def layer_reasons(models: Sequence[nn.Module]) -> list[str]:
 
 def _widen(module: nn.Module, count: int) -> None:
     """Make a convolution or a normalisation that of `count` models, with tensors to be filled."""
-    for name in ("in_channels", "out_channels", "groups", "num_features"):
+    for name in SIZES:
         if hasattr(module, name):
             setattr(module, name, count * getattr(module, name))
-    if isinstance(module, nn.GroupNorm):
-        module.num_groups *= count
-        module.num_channels *= count
     for name, parameter in list(module.named_parameters(recurse=False)):
         wide = parameter.new_empty(count * len(parameter), *parameter.shape[1:])
         setattr(module, name, nn.Parameter(wide, parameter.requires_grad))
@@ -167,7 +168,7 @@ def _same_counters(model: nn.Module, other: nn.Module) -> bool:
 def _fault(module: nn.Module) -> str | None:
     """Why a layer, looked at without those inside it, cannot be stacked; None if it can."""
     kind = type(module)
-    if kind is nn.Linear or kind in WIDENED:
+    if kind in (*LINEAR, *WIDENED):
         return None
     known = kind.__module__.startswith(LIBRARIES)
     if known and kind.__name__ in RANDOM:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from .bank_record import BankRecord
 from .record import Record
 
-# Raise it when anything here changes: every cell is then logged once more.
-LAYOUT = 1
+# Raise it when anything here changes: every cell and bank is then logged once more.
+LAYOUT = 2
 # Names by family and quantity, so that the MLflow UI groups them.
 # `gap_*_acc` becomes `gap/*`, other times `time/*`, samples `samples/*`; names not known here
-# (metrics of a plug-in) stay as they are.
+# (those of the attack, and metrics of a plug-in) stay as they are.
 METRIC_NAMES = {
     "retain_acc": "acc/retain",
     "forget_acc": "acc/forget",
@@ -24,47 +28,102 @@ METRIC_NAMES = {
     "speedup": "time/rte",
     "peak_memory_bytes": "memory/peak_bytes",
 }
+# Entries of a record's `attack`, which become `ulira.*`.
+ATTACK_PARAMS = {
+    "variant": "variant",
+    "shadows": "N",
+    "examples": "E",
+    "views": "views",
+    "variance": "variance",
+    "tuning_track": "tuning_track",
+    "bank": "shadow_bank_hash",
+}
+ATTACK_TAGS = ("reason", "suspicion", "scores")
+_STATUS = {"ok": "FINISHED", "skipped": "FINISHED", "failed": "FAILED"}
 _CELL = ("dataset", "model", "recipe", "scenario", "method", "seed")
+_BANK = ("dataset", "model", "recipe", "shadows", "views", "bank")
 
 
-def cell_params(record: Record) -> dict[str, str]:
-    """MLflow parameters of a cell: its hyper-parameters, and what it was run on.
+@dataclass(frozen=True)
+class ChildRun:
+    """What one child run of the sweep holds.
 
-    A hyper-parameter that is called like a part of the cell (`seed`) becomes `method.seed`.
+    Attributes:
+        kind: What it is of.
+        key: Key of the cell, or hash of the bank.
+        digest: Digest of what it is made from.
+        name: Its name in the UI.
+        status: MLflow's word for how it ended.
+        seconds: How long it took.
+        params: Parameters; MLflow never changes one.
+        metrics: Metrics.
+        tags: Tags, beside those by which runs are found again.
+        file: Name of its artifact.
+        text: Content of that.
+        scores: Key in the store of the score arrays that it stands for; None if there are none.
     """
-    cell = {name: getattr(record, name) for name in (*_CELL, "forget_size", "retain_size")}
-    hyperparameters = {
-        f"method.{name}" if name in cell else name: value
-        for name, value in record.hyperparameters.items()
-    }
-    return {mlflow_name(k): _text(v, 6000) for k, v in {**hyperparameters, **cell}.items()}
+
+    kind: Literal["cell", "bank"]
+    key: str
+    digest: str
+    name: str
+    status: str
+    seconds: float
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    file: str
+    text: str
+    scores: str | None = None
+
+    def extends(self, old: ChildRun) -> bool:
+        """Whether it is the old one and more, so that the old one's run need not be replaced."""
+        return (
+            old.params.items() <= self.params.items()
+            and old.tags.items() <= self.tags.items()
+            and old.metrics.keys() <= self.metrics.keys()
+        )
 
 
-def cell_metrics(record: Record) -> dict[str, float]:
-    """MLflow metrics of a cell, named by `METRIC_NAMES`."""
-    values: dict[str, float] = {_metric_name(k): v for k, v in record.metrics.items()}
-    values |= {METRIC_NAMES.get(k, f"time/{k}"): v for k, v in record.times.items()}
-    values |= {f"samples/{k}": v for k, v in record.samples.items()}
-    if record.peak_memory_bytes is not None:
-        values[METRIC_NAMES["peak_memory_bytes"]] = record.peak_memory_bytes
-    return {mlflow_name(name): float(value) for name, value in values.items()}
+def cell_run(record: Record) -> ChildRun:
+    """Return the run of a cell; its duration in the UI is that of the cell."""
+    parts = ("prepare_s", "unlearn_s", "evaluate_s")
+    return ChildRun(
+        kind="cell",
+        key=record.key,
+        digest=digest_of(record),
+        name=f"{record.method} seed {record.seed}",
+        status=_STATUS[record.status],
+        seconds=sum(record.times.get(part, 0) for part in parts),
+        params=_cell_params(record),
+        metrics=_cell_metrics(record),
+        tags=_cell_tags(record),
+        file="record.json",
+        text=record.to_json() + "\n",
+        scores=record.attack.get("scores"),
+    )
 
 
-def cell_tags(record: Record) -> dict[str, str]:
-    """MLflow tags of a cell by which runs are filtered and grouped in the UI."""
-    environment = record.environment
-    commit = environment.get("git_commit")
-    values = {name: getattr(record, name) for name in (*_CELL, "forget_request", "status")} | {
-        "reason": record.reason,
-        "hardware": environment.get("hardware"),
-        "device": environment.get("device"),
-        "git_commit": commit,
-        "mlflow.source.git.commit": commit,
-    }
-    return {name: _text(v, 5000) for name, v in values.items() if v is not None}
+def bank_run(bank: BankRecord) -> ChildRun:
+    """Return the run of a shadow bank; its duration in the UI is that of all its trainings."""
+    params = {name: getattr(bank, name) for name in _BANK}
+    tags = {name: params[name] for name in ("dataset", "model", "recipe")}
+    return ChildRun(
+        kind="bank",
+        key=bank.bank,
+        digest=digest_of(bank),
+        name=f"shadow bank {bank.dataset} {bank.model}",
+        status="FINISHED",
+        seconds=bank.metrics.get("time/training_s", 0),
+        params={name: _text(value, 6000) for name, value in params.items()},
+        metrics={mlflow_name(name): float(value) for name, value in bank.metrics.items()},
+        tags=_tags(tags | _environment_tags(bank.environment)),
+        file="bank.json",
+        text=bank.to_json() + "\n",
+    )
 
 
-def digest_of(record: Record) -> str:
+def digest_of(record: Record | BankRecord) -> str:
     """Return the digest of what a record becomes in MLflow."""
     return hashlib.sha256(f"{LAYOUT}\n{record.to_json()}".encode()).hexdigest()
 
@@ -74,8 +133,59 @@ def mlflow_name(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name)[:250]
 
 
+def _cell_params(record: Record) -> dict[str, str]:
+    """Hyper-parameters, what the method was run on, and how it was attacked.
+
+    A hyper-parameter that is called like a part of the cell (`seed`) becomes `method.seed`.
+    """
+    cell = {name: getattr(record, name) for name in (*_CELL, "forget_size", "retain_size")}
+    hyperparameters = {
+        f"method.{name}" if name in cell else name: value
+        for name, value in record.hyperparameters.items()
+    }
+    attack = {
+        f"ulira.{name}": record.attack[entry]
+        for entry, name in ATTACK_PARAMS.items()
+        if entry in record.attack
+    }
+    values = {**hyperparameters, **cell, **attack}
+    return {mlflow_name(name): _text(value, 6000) for name, value in values.items()}
+
+
+def _cell_metrics(record: Record) -> dict[str, float]:
+    """Metrics, times, samples and memory, named by `METRIC_NAMES`."""
+    values: dict[str, float] = {_metric_name(k): v for k, v in record.metrics.items()}
+    values |= {METRIC_NAMES.get(k, f"time/{k}"): v for k, v in record.times.items()}
+    values |= {f"samples/{k}": v for k, v in record.samples.items()}
+    if record.peak_memory_bytes is not None:
+        values[METRIC_NAMES["peak_memory_bytes"]] = record.peak_memory_bytes
+    return {mlflow_name(name): float(value) for name, value in values.items()}
+
+
+def _cell_tags(record: Record) -> dict[str, str]:
+    """Tags by which cells are filtered and grouped in the UI."""
+    values = {name: getattr(record, name) for name in (*_CELL, "forget_request", "status")}
+    values |= {"reason": record.reason}
+    values |= {f"ulira.{name}": record.attack.get(name) for name in ATTACK_TAGS}
+    return _tags(values | _environment_tags(record.environment))
+
+
+def _environment_tags(environment: Mapping[str, Any]) -> dict[str, Any]:
+    commit = environment.get("git_commit")
+    return {
+        "hardware": environment.get("hardware"),
+        "device": environment.get("device"),
+        "git_commit": commit,
+        "mlflow.source.git.commit": commit,
+    }
+
+
+def _tags(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _text(value, 5000) for name, value in values.items() if value is not None}
+
+
 def _metric_name(name: str) -> str:
-    gap = re.fullmatch(r"gap_(.+?)(?:_acc)?", name)
+    gap = re.fullmatch(r"gap_([^/]+?)(?:_acc)?", name)
     return f"gap/{gap[1]}" if gap else METRIC_NAMES.get(name, name)
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
+from .bank_record import BankRecord
 from .files import write_text_atomically
 from .record import Record
 from .tracking_layout import digest_of
 
 
 class Logged(BaseModel):
-    """A cell that is complete in MLflow."""
+    """A cell or bank that is complete in MLflow."""
 
     digest: str
     run_id: str
@@ -30,25 +31,36 @@ class Memory(BaseModel):
         experiment: Id of the experiment.
         parent: Id of the sweep's run.
         cells: Complete cells by key.
+        banks: Complete shadow banks by hash.
+        scores: Keys of the score arrays that the sweep's run holds.
     """
 
     experiment: str
     parent: str
     cells: dict[str, Logged]
+    banks: dict[str, Logged] = {}
+    scores: set[str] = set()
 
-    def holds(self, records: Sequence[Record], database: Path | None) -> bool:
-        """Whether every record was logged with this content.
+    def holds(
+        self, records: Sequence[Record], banks: Sequence[BankRecord], database: Path | None
+    ) -> bool:
+        """Whether every record was logged with this content, and the scores that it names.
 
         Args:
             records: Records of cells.
+            banks: Records of shadow banks.
             database: MLflow's SQLite file, in which the runs must still be; None where MLflow is
                 elsewhere and is not asked.
         """
-        cells = [self.cells.get(record.key) for record in records]
-        for record, cell in zip(records, cells, strict=True):
-            if cell is None or cell.digest != digest_of(record):
+        logged = [(self.cells.get(record.key), digest_of(record)) for record in records]
+        logged += [(self.banks.get(bank.bank), digest_of(bank)) for bank in banks]
+        needed = {self.parent}
+        for run, digest in logged:
+            if run is None or run.digest != digest:
                 return False
-        needed = {self.parent, *(cell.run_id for cell in cells if cell is not None)}
+            needed.add(run.run_id)
+        if not {r.attack["scores"] for r in records if "scores" in r.attack} <= self.scores:
+            return False
         return database is None or needed <= _active_runs(database, self.experiment)
 
 

@@ -566,7 +566,7 @@ def test_plan_prints_cells_and_trainings_and_creates_nothing(here):
 def test_plan_without_a_sweep_is_that_of_the_quickstart(here):
     result = call("plan")
     assert result.exit_code == 0
-    assert result.stdout.startswith("digits · ")
+    assert result.stdout.startswith("digits[label_noise=0.1] · ")
     for name in [
         "retrain",
         "finetune",

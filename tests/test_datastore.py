@@ -10,9 +10,10 @@ import pytest
 from safetensors.torch import load_file
 
 from unlearnbench.bench import DATASETS, StoreError
-from unlearnbench.bench.cell import run_cell, run_original
+from unlearnbench.bench.cell import run_cell
 from unlearnbench.bench.datastore import get_images, put_images
 from unlearnbench.bench.jobs import WorkerSettings
+from unlearnbench.bench.original import run_original
 from unlearnbench.bench.scenario import split_validation
 from unlearnbench.bench.store import Store
 

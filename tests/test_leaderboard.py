@@ -244,7 +244,7 @@ def test_markdown_shows_every_method_reason_and_retrained_value():
         cell("head-mask", status="skipped", reason="only whole classes"),
     ]
     board = build(records)
-    text = markdown(board, ["figure"], [None])
+    text = markdown(board, ["figure"], [[]])
     for shown in (
         "original (identity)",
         "retrained, other seed",

@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -163,8 +164,8 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def page(browser, out):
+@contextmanager
+def opened(browser, folder):
     """The page opened from disk without a network; any console message fails the test."""
     context = browser.new_context()
     context.set_offline(True)
@@ -173,12 +174,18 @@ def page(browser, out):
     page.on("console", lambda message: messages.append(message.text))
     page.on("pageerror", lambda error: messages.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
-    page.goto((out / "leaderboard.html").as_uri())
+    page.goto((folder / "leaderboard.html").as_uri())
     page.wait_for_selector("html[data-ready=yes]")
     yield page
     context.close()
     assert messages == []
     assert [url for url in requests if not url.startswith(("file:", "blob:", "data:"))] == []
+
+
+@pytest.fixture
+def page(browser, out):
+    with opened(browser, out) as page:
+        yield page
 
 
 def expect_rows(page, *methods):
@@ -201,6 +208,58 @@ def test_clicking_a_header_sorts_by_value_below_the_references(page):
     expect_rows(page, *REFERENCES, "scrub", "svd", "finetune", *unknown)
     header.click()
     expect_rows(page, *REFERENCES, "finetune", "scrub", "svd", *unknown)
+
+
+def attacked(method, acc, **changes):
+    """A record with U-LIRA; 0.1 either side of a half is the null band."""
+    made = record(method, 0, attack={"shadows": 16, "examples": 9, "views": 1} | changes)
+    found = {"acc": acc, "se": 0.01, "auc": acc, "auc_se": 0.01, "p": 0.5, "null_lo": 0.4,
+             "null_hi": 0.6, "null_mean": 0.5, "null_sd": 0.05}  # fmt: skip
+    found = {f"ulira.privacy/{name}": value for name, value in found.items()}
+    return made.model_copy(update={"metrics": made.metrics | found})
+
+
+@pytest.fixture(scope="module")
+def attacked_out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("attacked")
+    records = [
+        attacked("identity", 0.9),
+        attacked("retrain", 0.5),
+        attacked("finetune", 0.95),
+        attacked("scrub", 1.0),  # as text it would be the least
+        attacked("svd", 0.7),
+        attacked("osp", 0.4, suspicion="<b>it peeked"),
+        record("neggrad", 0, attack={"reason": "it diverged on shadow 3"}),
+    ]
+    write_leaderboard(records, folder)
+    return folder
+
+
+def test_the_page_of_an_attack_is_whole_without_its_script(attacked_out):
+    text = (attacked_out / "leaderboard.html").read_text()
+    shown = " ".join("".join(Page(text).shown).split())
+    assert "U-LIRA %" in shown
+    assert "70.0 ± 2.0<small>40.0\u201360.0</small>" in text
+    assert "<b>it peeked. Its figures do not count (\u2717)." in shown
+    assert "osp: <b>it" in shown
+    assert "<s>40.0 ± 2.0</s> <abbr title=" in text
+    assert "no U-LIRA: neggrad \u2014 it diverged on shadow 3" in shown
+    assert text.count("<svg") == 2
+    ids = Page(text).ids
+    assert len(ids) == len(set(ids))
+
+
+def test_rows_sort_by_ulira_and_what_does_not_count_stays_last(browser, attacked_out):
+    with opened(browser, attacked_out) as page:
+        header = page.locator("table.leaderboard th.sorts", has_text="null band").first
+        header.click()
+        expect_rows(page, *REFERENCES, "svd", "finetune", "scrub", "osp", "neggrad")
+        header.click()
+        expect_rows(page, *REFERENCES, "scrub", "finetune", "svd", "osp", "neggrad")
+        heads = page.locator("table.leaderboard thead tr").first.locator("th")
+        groups = [text for text in heads.all_inner_texts() if text.strip()]
+        assert groups[:4] == ["method", "status", "U-LIRA %", "forget %"]
+        assert page.locator("ul.notes li").count() > 0
 
 
 def test_rows_can_be_filtered(page):

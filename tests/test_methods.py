@@ -15,9 +15,10 @@ from unlearnbench.bench import (
     UndeclaredNeedError,
     Unlearner,
 )
-from unlearnbench.bench.cell import run_cell, run_original
+from unlearnbench.bench.cell import run_cell
 from unlearnbench.bench.datastore import put_images
 from unlearnbench.bench.jobs import WorkerSettings
+from unlearnbench.bench.original import run_original
 from unlearnbench.bench.runner import run_sweep
 from unlearnbench.bench.store import Store
 

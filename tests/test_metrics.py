@@ -12,6 +12,7 @@ from torch import nn
 
 from unlearnbench.bench import ImageData
 from unlearnbench.bench.batches import ExampleSet, Pixels
+from unlearnbench.bench.evaluate import outputs_on
 from unlearnbench.bench.metrics.accuracy import accuracy_splits
 from unlearnbench.bench.metrics.gap import gaps, tug_of_war
 
@@ -62,13 +63,17 @@ def answering(train, test):
     return Lookup(table)
 
 
+def measured(model, sets, classes):
+    return accuracy_splits(outputs_on(model, sets), classes)
+
+
 # --- accuracy splits ------------------------------------------------------------------------------
 
 
 def test_accuracies_by_hand():
     sets = laid_out([0, 0, 1, 1, 2, 2, 3, 3], [0, 0, 1, 2, 3], forget=[0, 1], validation=[2])
     model = answering([0, 3, 0, 1, 2, 2, 3, 0], [0, 1, 1, 2, 0])
-    assert accuracy_splits(model, sets, (0,)) == {
+    assert measured(model, sets, (0,)) == {
         "forget_acc": 0.5,  # rows 0, 1
         "retain_acc": 0.8,  # rows 3 to 7
         "val_acc": 0.0,  # row 2
@@ -87,7 +92,7 @@ def test_accuracies_agree_with_scikit_learn():
     forget, validation = np.flatnonzero(train == 1)[3:], np.flatnonzero(train == 1)[:3]
     validation = np.concatenate([validation, np.flatnonzero(train == 2)[:4]])
     sets = laid_out(train, test, forget, validation)
-    metrics = accuracy_splits(answering(*told), sets, (1, 3))
+    metrics = measured(answering(*told), sets, (1, 3))
     kept = np.setdiff1d(np.arange(90), np.concatenate([forget, validation]))
     for name, rows in (("forget_acc", forget), ("retain_acc", kept), ("val_acc", validation)):
         assert metrics[name] == pytest.approx(accuracy_score(train[rows], told[0][rows]))
@@ -99,13 +104,13 @@ def test_accuracies_agree_with_scikit_learn():
 
 def test_a_sample_request_has_no_class_parts_and_no_validation_set_no_accuracy():
     sets = laid_out([0, 1, 2], [0, 1], forget=[1])
-    metrics = accuracy_splits(answering([0, 1, 2], [0, 0]), sets, ())
+    metrics = measured(answering([0, 1, 2], [0, 0]), sets, ())
     assert metrics == {"retain_acc": 1.0, "forget_acc": 1.0, "test_acc": 0.5}
 
 
 def test_a_class_without_test_images_has_no_test_accuracy():
     sets = laid_out([0, 1], [1, 1], forget=[0])
-    metrics = accuracy_splits(answering([0, 1], [1, 0]), sets, (0,))
+    metrics = measured(answering([0, 1], [1, 0]), sets, (0,))
     assert "test_forget_acc" not in metrics
     assert metrics["test_retain_acc"] == 0.5
 
@@ -116,7 +121,7 @@ def test_many_images_are_measured_to_the_last():
     sets["retain"] = sets["retain"].subset(torch.arange(99).repeat(20))  # several batches
     told = labels.copy()
     told[99] = (told[99] + 1) % 4
-    metrics = accuracy_splits(answering(told, labels), sets, ())
+    metrics = measured(answering(told, labels), sets, ())
     assert metrics["retain_acc"] == pytest.approx(98 / 99)
 
 

@@ -230,15 +230,21 @@ def test_a_plugin_that_cannot_say_what_it_supports_is_one_sentence(plugin, body,
 def test_the_plan_as_text_counts_what_would_be_done(tmp_path):
     spec = toy_spec(methods=["finetune", "osp"], scenarios=["class", "random"], seeds=2)
     plan = toy_plan(spec)
-    text = describe_plan(spec, plan, Store(tmp_path / "none", create=False))
+    text = describe_plan(spec, plan, Store(tmp_path / "none", create=False), 2)
     lines = text.splitlines()
     assert sum(line.endswith("to run") for line in lines) == 18
     assert sum("skipped: forgets whole classes only" in line for line in lines) == 2
-    assert lines[-2] == "Sweep toy: 20 cells; 18 to run, 2 skipped."
-    assert lines[-1] == (
-        "Would train 4 originals and 6 retrained models (2 epochs each), and unlearn 12 times."
-    )
+    assert lines[-4:] == [
+        "Sweep toy: 20 cells; 18 to run, 2 skipped.",
+        "Would train 4 originals and 6 retrained models (2 epochs each), and unlearn 12 times.",
+        "No U-LIRA attack; `--shadows 64` adds it.",
+        "Time: not known, for nothing of the kind is in the store yet.",
+    ]
     assert not (tmp_path / "none").exists()
+
+
+ORIGINAL = {"original_s": 5.4, "model_info": {"parameters": 1000}}
+CELL = {"times": {"unlearn_s": 2.7, "prepare_s": 0.0}}
 
 
 def test_the_plan_as_text_knows_what_is_done(tmp_path):
@@ -247,13 +253,46 @@ def test_the_plan_as_text_knows_what_is_done(tmp_path):
     store = Store(tmp_path)
     for cell in plan.cells:
         if cell.method.name != "finetune":
-            store.put("cell", cell.key, {})
+            store.put("cell", cell.key, CELL)
     for key in plan.originals:
-        store.put("original", key, {})
-    lines = describe_plan(spec, plan, store).splitlines()
-    assert lines[-2] == "Sweep toy: 3 cells; 1 to run, 2 done."
-    assert lines[-1].startswith("Would train 0 originals and 0 retrained models")
-    assert lines[-1].endswith("and unlearn 1 times.")
+        store.put("original", key, ORIGINAL)
+    lines = describe_plan(spec, plan, store, 1).splitlines()
+    assert lines[-4] == "Sweep toy: 3 cells; 1 to run, 2 done."
+    assert lines[-3].startswith("Would train 0 originals and 0 retrained models")
+    assert lines[-3].endswith("and unlearn 1 times.")
+    assert lines[-1] == "Time: not known, for nothing of the kind is in the store yet."
+
+
+def test_the_plan_tells_what_the_attack_will_cost_before_it_is_spent(tmp_path):
+    spec = toy_spec(
+        methods=["finetune", "osp"], scenarios=["class", "random"], ulira={"shadows": 8}
+    )
+    plan = toy_plan(spec)
+    store = Store(tmp_path)
+    lines = describe_plan(spec, plan, store, 2).splitlines()
+    assert lines[-5].startswith(
+        # plain: identity, retrain, finetune in two scenarios; orthogonal: three in one
+        "U-LIRA: 9 attacks on 2 banks of 8 shadow models, each trained on half of the training "
+        "set. Would train 16 of these 16 and 24 retrained models, and unlearn 48 times."
+    )
+    assert lines[-4].endswith("plain recipe, 0 of 8 models there")
+    assert lines[-3].endswith("orthogonal recipe, 0 of 8 models there")
+    # 180 images of one view: 4 bytes a margin and 9 beside, for 16 models and 72 unlearnings
+    assert lines[-1] == f"Disk for shadow models: margins {(16 + 72) * 180 * 13 / 2**10:.1f} KiB."
+
+
+def test_the_plan_estimates_time_from_what_the_store_has_timed(tmp_path):
+    spec = toy_spec(methods=["identity"], ulira={"shadows": 8})
+    plan = toy_plan(spec)
+    store = Store(tmp_path)
+    for key in plan.originals:
+        store.put("original", key, ORIGINAL)
+    for cell in plan.cells:
+        store.put("cell", cell.key, CELL)
+    lines = describe_plan(spec, plan, store, 2).splitlines()
+    # half of the data: eight trainings of 2.7 s, sixteen unlearnings of 1.35 s, two workers
+    assert lines[-2] == "Time: about 22 s with 2 workers."
+    assert lines[-1].endswith(f"weights {8 * 1000 * 4 / 2**10:.1f} KiB.")
 
 
 def test_planning_writes_nothing(tmp_path):

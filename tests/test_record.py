@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from unlearnbench.bench import DataError, InputError, Record, read_records
+from unlearnbench.bench.bank_record import BankRecord, read_banks, write_banks
 from unlearnbench.bench.record import latest_by_key, write_records
 from unlearnbench.bench.results import assemble, stored_results
 from unlearnbench.bench.store import Store
@@ -66,6 +67,7 @@ def test_every_status_has_its_form(status):
         ({"metrics": METRICS | {"tow": math.nan}}, "tow"),
         ({"metrics": METRICS | {"tow": math.inf}}, "tow"),
         ({"times": {"unlearn_s": math.nan}}, "unlearn_s"),
+        ({"metrics": METRICS | {"ulira.privacy/auc_se": math.nan}}, "auc_se"),
         ({"schema": "unlearnbench.record/2"}, "schema"),
         ({"forget_size": -1}, "forget_size"),
         ({"colour": "red"}, "colour"),
@@ -75,6 +77,44 @@ def test_every_status_has_its_form(status):
 def test_a_record_that_contradicts_itself_is_refused(wrong, message):
     with pytest.raises(ValidationError, match=message):
         record(**wrong)
+
+
+ATTACK_FRACTIONS = (
+    "ulira.privacy/acc", "ulira.efficacy/auc", "ulira.privacy/tpr_0.001", "ulira.privacy/fpr_0.05",
+    "ulira.privacy/p", "ulira.privacy/auc_p", "ulira.privacy/null_lo", "ulira.privacy/auc_null_hi",
+    "ulira.privacy/null_mean", "ulira.privacy/low_share", "ulira/per_example_p95",
+    "ulira/power_d0.5", "ulira/share_above_identity", "mia.population/auc",
+    "mia.population/loss_auc", "mia.population/threshold_acc", "rmia/auc", "forgetting_score/f",
+    "forgetting_score/null", "mia_svc_efficacy", "mia_entropy_member_rate",
+    "mia_challenge_accuracy",
+)  # fmt: skip
+ATTACK_NUMBERS = (
+    "ulira.privacy/se", "ulira.privacy/spread_ratio", "ulira.privacy/acc_vs_identity",
+    "ulira.privacy/acc_vs_retrain_se", "ulira/control_rise", "ulira/control_rise_se",
+    "ulira.retain/auc_change", "ulira.retain/acc_change_se", "klom/mean", "klom/p95",
+    "klom/floor_p95", "klom_gauss/floor_mean", "rmia/auc_se",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [-0.01, 57.4])
+@pytest.mark.parametrize("name", ATTACK_FRACTIONS)
+def test_rates_shares_and_p_values_of_the_attack_are_fractions(name, value):
+    assert record(metrics=METRICS | {name: 0.574}).metrics[name] == 0.574
+    with pytest.raises(ValidationError, match=f"fractions in .*{name}"):
+        record(metrics=METRICS | {name: value})
+
+
+@pytest.mark.parametrize("name", ATTACK_NUMBERS)
+def test_differences_errors_and_distances_of_the_attack_are_any_number(name):
+    for value in (-3.0, 3.0):
+        assert record(metrics=METRICS | {name: value}).metrics[name] == value
+
+
+def test_records_from_before_there_was_an_attack_are_read(tmp_path):
+    content = json.loads(record().to_json())
+    assert content.pop("attack") == {}
+    (tmp_path / "records.jsonl").write_text(json.dumps(content), encoding="utf-8")
+    assert read_records(tmp_path) == [record()]
 
 
 @pytest.mark.parametrize("field", sorted(CELL))
@@ -152,6 +192,51 @@ def test_the_last_record_of_a_cell_counts_at_the_place_of_the_first():
     assert latest_by_key([]) == []
 
 
+# --- banks of shadow models -----------------------------------------------------------------------
+
+BANK = {
+    "bank": "b0", "dataset": "digits", "model": "resnet18", "recipe": "plain", "shadows": 16,
+    "views": 2, "metrics": {"acc/in_mean": 0.99, "lira/auc": 0.7, "time/training_s": 812.0},
+    "environment": {"torch": "2"},
+}  # fmt: skip
+
+
+def test_banks_are_read_back_as_they_were_written(tmp_path):
+    path = tmp_path / "out" / "banks.jsonl"
+    banks = [BankRecord(**BANK), BankRecord(**BANK | {"bank": "b1", "metrics": {}})]
+    write_banks(path, banks)
+    assert read_banks(path) == banks
+    assert read_banks(path.parent) == banks
+    first = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+    assert first == BANK | {"schema": "unlearnbench.bank/1"}
+
+
+def test_a_sweep_without_banks_has_no_file_of_them(tmp_path):
+    assert read_banks(tmp_path) == []
+    assert read_banks(tmp_path / "banks.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"shadows": 15}, "shadows: .*multiple of 2"),
+        ({"shadows": 0}, "shadows"),
+        ({"views": 0}, "views"),
+        ({"metrics": {"acc/out_mean": 93}}, "fractions in .*acc/out_mean"),
+        ({"metrics": {"lira/auc": -1}}, "fractions in .*lira/auc"),
+        ({"schema": "unlearnbench.bank/2"}, "schema"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_bad_bank_is_named_with_its_file_and_line(wrong, message, tmp_path):
+    path = tmp_path / "banks.jsonl"
+    path.write_text("\n".join([json.dumps(BANK), json.dumps(BANK | wrong)]), encoding="utf-8")
+    with pytest.raises(
+        InputError, match=rf"`.*banks\.jsonl` line 2 is not a valid bank: .*{message}"
+    ):
+        read_banks(path)
+
+
 # --- from cells to records ------------------------------------------------------------------------
 
 
@@ -163,6 +248,10 @@ def result(unlearn_s, retain, forget, test, hardware="this cpu"):
         "peak_memory_bytes": 7, "samples": {"forget": 3}, "method_info": {"alpha": 2},
         "model_info": {"stem": "small"}, "environment": {"hardware": hardware},
     }  # fmt: skip
+
+
+def joined(spec, plan, results, failures=None):
+    return assemble(spec, plan, results, failures or {}, {}, {})
 
 
 @pytest.fixture
@@ -183,7 +272,7 @@ def test_a_cell_is_joined_with_the_retrained_model_of_its_seed(sweep):
         cells["finetune"].key: result(0.5, 0.999, 0.98, 0.93),
         cells["retrain"].key: result(4.0, 1.0, 0.94, 0.942),
     }
-    records = {made.method: made for made in assemble(spec, plan, results, {}) if made.metrics}
+    records = {made.method: made for made in joined(spec, plan, results) if made.metrics}
     made = records["finetune"]
     assert made.metrics == pytest.approx({
         "retain_acc": 0.999, "forget_acc": 0.98, "test_acc": 0.93, "gap_retain_acc": 0.001,
@@ -214,7 +303,7 @@ def test_times_of_different_hardware_are_not_compared(sweep):
         cells["finetune"].key: result(0.5, 1, 1, 1),
         cells["retrain"].key: result(4.0, 1, 1, 1, hardware="that gpu"),
     }
-    made = next(r for r in assemble(spec, plan, results, {}) if r.method == "finetune")
+    made = next(r for r in joined(spec, plan, results) if r.method == "finetune")
     assert "speedup" not in made.times
     assert made.times["retrain_s"] == 4.0
     assert made.metrics["tow"] == 1
@@ -224,13 +313,13 @@ def test_a_method_that_took_no_time_has_no_speedup(sweep):
     spec, plan = sweep
     cells = cells_of(plan)
     results = {cells[name].key: result(0.0, 1, 1, 1) for name in ("finetune", "retrain")}
-    assert all("speedup" not in made.times for made in assemble(spec, plan, results, {}))
+    assert all("speedup" not in made.times for made in joined(spec, plan, results))
 
 
 def test_without_the_retrained_model_there_are_no_gaps(sweep):
     spec, plan = sweep
     cell = cells_of(plan)["finetune"]
-    ended = [r for r in assemble(spec, plan, {cell.key: result(1, 1, 1, 1)}, {}) if r.metrics]
+    ended = [r for r in joined(spec, plan, {cell.key: result(1, 1, 1, 1)}) if r.metrics]
     (made,) = ended
     assert made.metrics.keys() == {"retain_acc", "forget_acc", "test_acc"}
     assert made.times.keys() == {"unlearn_s", "prepare_s", "evaluate_s", "original_s"}
@@ -249,7 +338,7 @@ def test_cells_are_joined_with_their_own_seed_and_scenario():
     for cell in plan.cells:
         if cell.method.name == "finetune":
             results[cell.key] = result(1, 1, 0.0, 1)
-    for made in assemble(spec, plan, results, {}):
+    for made in joined(spec, plan, results):
         if made.method == "finetune":
             partner = results[retrains[made.scenario, made.seed].key]
             assert made.metrics["gap_forget_acc"] == partner["metrics"]["forget_acc"]
@@ -259,7 +348,7 @@ def test_cells_are_joined_with_their_own_seed_and_scenario():
 def test_what_failed_or_was_declined_has_a_reason_and_what_has_not_ended_no_record(sweep):
     spec, plan = sweep
     failed = cells_of(plan)["finetune"]
-    records = assemble(spec, plan, {}, {failed.key: "it broke"})
+    records = joined(spec, plan, {}, {failed.key: "it broke"})
     assert [(made.method, made.status) for made in records] == [
         ("finetune", "failed"), ("head-mask", "skipped"),
     ]  # fmt: skip

@@ -11,19 +11,61 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from unlearnbench.bench import tracking
+from unlearnbench.bench.bank_record import BankRecord
 from unlearnbench.bench.errors import InputError
 from unlearnbench.bench.record import Record
+from unlearnbench.bench.store import TENSORS, Store
 from unlearnbench.bench.tracking import Tracker, check_uri
 
 SWEEP = "quick start"
 SPEC = {"name": SWEEP, "seeds": 2}
 DEAD = "http://127.0.0.1:9"  # the discard port: nothing listens
+SCORES = "5c0e" * 8
+FIGURES = {
+    "ulira.privacy/acc": 0.75,
+    "ulira.privacy/tpr_0.01": 0.5,
+    "ulira.privacy/acc_vs_retrain": -0.25,
+    "ulira.efficacy/auc": 0.625,
+    "ulira.retain/auc_change": -0.125,
+    "ulira/per_example_p95": 0.875,
+    "ulira/power_d0.5": 1.0,
+    "mia.population/mod_entropy_songmittal_auc": 0.5,
+    "klom/floor_p95": 2.5,
+    "klom_gauss/mean": 1.5,
+    "forgetting_score/f": 0.25,
+    "mia_svc_efficacy": 0.375,
+    "mia_entropy_member_rate": 0.5,
+    "mia_challenge_accuracy": 0.625,
+}
+ATTACK = {
+    "variant": "half_split",
+    "shadows": 16,
+    "examples": 163,
+    "views": 2,
+    "variance": "eb_t",
+    "redraws": 200,
+    "tuning_track": "none",
+    "bank": "ba2c",
+    "scores": SCORES,
+}
+ATTACK_PARAMS = {
+    "ulira.variant": "half_split",
+    "ulira.N": "16",
+    "ulira.E": "163",
+    "ulira.views": "2",
+    "ulira.variance": "eb_t",
+    "ulira.tuning_track": "none",
+    "ulira.shadow_bank_hash": "ba2c",
+}
 
 
 def make_record(seed=0, status="ok", **changes):
@@ -61,6 +103,36 @@ def make_record(seed=0, status="ok", **changes):
     return Record.model_validate(values | changes)
 
 
+def make_attacked(seed=0, attack=ATTACK, figures=FIGURES, **changes):
+    metrics = make_record().metrics | figures
+    return make_record(seed, attack=attack, metrics=metrics, **changes)
+
+
+def make_bank(**changes):
+    values = {
+        "bank": "ba2c",
+        "dataset": "digits",
+        "model": "resnet18[in_chans=1]",
+        "recipe": "plain",
+        "shadows": 16,
+        "views": 2,
+        "metrics": {
+            "acc/in_mean": 0.99,
+            "acc/test_std": 0.01,
+            "lira/auc": 0.625,
+            "time/training_s": 32.0,
+        },
+        "environment": {"hardware": "2 x cpu", "git_commit": "abc123", "device": "cpu"},
+    }
+    return BankRecord.model_validate(values | changes)
+
+
+def put_scores(store, key=SCORES):
+    """Store what an attack leaves, and return the file of its arrays."""
+    tensors = {"ids": torch.arange(4), "privacy.in_scores": torch.ones(8, 4)}
+    return Store(store).put("ulira", key, {"metrics": {}}, tensors).file(TENSORS)
+
+
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory):
     """An MLflow database; making one takes seconds, copying it none."""
@@ -79,10 +151,12 @@ def store(migrated, tmp_path):
     return folder
 
 
-def log(store, records, uri=None, files=(), summary=None):
+def log(store, records, uri=None, files=(), summary=None, banks=()):
     """Run one whole sweep through a tracker of its own."""
     tracker = Tracker(uri, store, SWEEP)
     tracker.start(SPEC)
+    for bank in banks:
+        tracker.log_bank(bank)
     for record in records:
         tracker.log(record)
     assert tracker.finish(files, summary or {}), "MLflow is not complete"
@@ -112,6 +186,14 @@ def artifact(tracker, run, path):
 
     local = download_artifacts(run_id=run.info.run_id, artifact_path=path, tracking_uri=tracker.uri)
     return Path(local).read_text(encoding="utf-8")
+
+
+def artifacts_of(tracker, run, folder):
+    return [info.path for info in client_of(tracker).list_artifacts(run.info.run_id, folder)]
+
+
+def ids_of(runs):
+    return [run.info.run_id for run in runs]
 
 
 def memory_file(store):
@@ -174,6 +256,7 @@ def test_a_cell_becomes_a_child_run_with_params_metrics_tags_and_its_record(stor
     }
     assert expected.items() <= run.data.tags.items()
     assert "reason" not in run.data.tags
+    assert not [tag for tag in run.data.tags if tag.startswith("ulira")]
     assert Record.model_validate_json(artifact(tracker, run, "record.json")) == record
 
 
@@ -333,14 +416,254 @@ def test_a_cell_that_mlflow_refuses_does_not_keep_the_others_out(store, caplog):
         tracker.log(record)
     assert not tracker.finish([], {})
     assert [run.data.tags["seed"] for run in runs_of(tracker)] == ["1"]
-    assert "refused 1 of the cells: scrub seed 0" in caplog.text
+    assert "lacks 1 of the runs or score files: scrub seed 0 was refused" in caplog.text
     assert not tracker.is_current([refused])
+
+
+def test_figures_of_the_attack_keep_their_names(store):
+    put_scores(store)
+    plain = log(store, [make_record()])
+    (before,) = runs_of(plain)
+    (run,) = runs_of(log(store, [make_attacked()]))
+    assert run.data.metrics == before.data.metrics | FIGURES
+
+
+def test_a_cell_tells_how_it_was_attacked(store):
+    put_scores(store)
+    tracker = log(store, [make_record(0), make_attacked(1)])
+    plain, attacked = runs_of(tracker)
+    of_attack = [
+        {name: value for name, value in run.data.params.items() if name.startswith("ulira")}
+        for run in (plain, attacked)
+    ]
+    assert of_attack == [{}, ATTACK_PARAMS]
+    tags = {name: v for name, v in attacked.data.tags.items() if name.startswith("ulira")}
+    assert tags == {"ulira.scores": SCORES}
+
+
+def test_a_suspicion_becomes_a_tag(store):
+    put_scores(store)
+    (run,) = runs_of(log(store, [make_attacked(attack=ATTACK | {"suspicion": "it saw them"})]))
+    assert run.data.tags["ulira.suspicion"] == "it saw them"
+
+
+def test_an_attack_that_gave_nothing_is_logged_with_its_reason(store):
+    attack = {"bank": "ba2c", "reason": "needs the original's training set"}
+    tracker = log(store, [make_attacked(attack=attack, figures={})])
+    (parent,), (run,) = runs_of(tracker, "sweep"), runs_of(tracker)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["ulira.reason"] == attack["reason"]
+    assert run.data.params["ulira.shadow_bank_hash"] == "ba2c"
+    assert "ulira.N" not in run.data.params
+    assert artifacts_of(tracker, parent, "ulira") == []
+
+
+def test_the_scores_of_an_attack_are_in_the_parent_run_once(store, tmp_path):
+    from mlflow.artifacts import download_artifacts
+    from safetensors.numpy import load_file
+
+    put_scores(store)
+    put_scores(store, "0ther")
+    other = make_attacked(9, method="finetune", attack=ATTACK | {"scores": "0ther"})
+    tracker = log(store, [*(make_attacked(seed) for seed in range(3)), other])
+    (parent,) = runs_of(tracker, "sweep")
+    names = [f"ulira/{key}.safetensors" for key in ("0ther", SCORES)]
+    assert artifacts_of(tracker, parent, "ulira") == names
+    for run in runs_of(tracker):
+        assert artifacts_of(tracker, run, None) == ["record.json"]
+    local = download_artifacts(
+        run_id=parent.info.run_id,
+        artifact_path=names[1],
+        tracking_uri=tracker.uri,
+        dst_path=str(tmp_path),
+    )
+    arrays = load_file(local)
+    assert arrays.keys() == {"ids", "privacy.in_scores"}
+    np.testing.assert_array_equal(arrays["ids"], range(4))
+    np.testing.assert_array_equal(arrays["privacy.in_scores"], np.ones((8, 4)))
+
+
+def scores_in_mlflow(tracker):
+    (parent,) = runs_of(tracker, "sweep")
+    root = Path(urllib.parse.unquote(parent.info.artifact_uri.removeprefix("file://")))
+    return root / "ulira" / f"{SCORES}.safetensors"
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["remembered", "memory lost"])
+def test_scores_that_are_in_mlflow_are_not_copied_again(store, forgotten):
+    put_scores(store)
+    path = scores_in_mlflow(log(store, [make_attacked()]))
+    before = path.stat()
+    if forgotten:
+        memory_file(store).unlink()
+    tracker = log(store, [make_attacked(), make_attacked(1)])
+    assert scores_in_mlflow(tracker) == path
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert tracker.is_current([make_attacked(), make_attacked(1)])
+
+
+@pytest.mark.parametrize("left", [b"", b"half"], ids=["empty", "half"])
+def test_a_copy_of_the_scores_that_was_cut_off_is_made_again(store, left):
+    file = put_scores(store)
+    path = scores_in_mlflow(log(store, [make_attacked()]))
+    path.write_bytes(left)
+    log(store, [make_attacked()])
+    assert path.read_bytes() == file.read_bytes()
+
+
+def test_a_new_parent_run_gets_the_scores_too(store):
+    file = put_scores(store)
+    tracker = log(store, [make_attacked()])
+    client_of(tracker).delete_run(runs_of(tracker, "sweep")[0].info.run_id)
+    tracker = log(store, [make_attacked()])
+    assert scores_in_mlflow(tracker).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["damaged", "not in the store"])
+def test_scores_that_cannot_be_read_cost_a_warning_and_no_run(store, caplog, damage):
+    if damage == "damaged":
+        put_scores(store).write_bytes(b"junk")
+    records = [make_attacked(seed) for seed in range(2)]
+    tracker = Tracker(None, store, SWEEP)
+    tracker.start(SPEC)
+    for record in records:
+        tracker.log(record)
+    assert not tracker.finish([], {})
+    (warning,) = our_warnings(caplog)
+    assert "lacks 1 of the runs or score files" in warning
+    assert damage in warning
+    assert [run.data.metrics["ulira.privacy/acc"] for run in runs_of(tracker)] == [0.75, 0.75]
+    assert not tracker.is_current(records)
+    Store(store).drop("ulira", SCORES)
+    put_scores(store)
+    before = ids_of(runs_of(tracker))
+    tracker = log(store, records)
+    assert ids_of(runs_of(tracker)) == before
+    assert tracker.is_current(records)
+
+
+def test_an_attack_that_comes_later_is_added_to_the_run_of_its_cell(store):
+    put_scores(store)
+    whole = make_attacked(attack=ATTACK | {"suspicion": "it saw them"})
+    tracker = log(store, [make_record(), whole])
+    (run,) = runs_of(tracker)
+    assert FIGURES.items() <= run.data.metrics.items()
+    assert ATTACK_PARAMS.items() <= run.data.params.items()
+    assert run.data.tags["ulira.scores"] == SCORES
+    assert run.data.tags["ulira.suspicion"] == "it saw them"
+    assert Record.model_validate_json(artifact(tracker, run, "record.json")) == whole
+    assert runs_of(tracker, deleted=True) == []
+    assert tracker.is_current([whole])
+    assert ids_of(runs_of(log(store, [whole]))) == ids_of([run])
+
+
+def test_a_cell_whose_attack_succeeds_after_all_gets_a_new_run(store):
+    put_scores(store)
+    early = make_attacked(attack={"bank": "ba2c", "reason": "out of memory"}, figures={})
+    tracker = log(store, [early, make_attacked()])
+    (run,) = runs_of(tracker)
+    assert "ulira.reason" not in run.data.tags
+    assert run.data.metrics["ulira.privacy/acc"] == 0.75
+    assert len(runs_of(tracker, deleted=True)) == 1
+
+
+def test_a_bank_becomes_a_child_run_with_what_it_is_and_its_record(store):
+    bank = make_bank()
+    tracker = log(store, [make_record()], banks=[bank])
+    (parent,), (run,) = runs_of(tracker, "sweep"), runs_of(tracker, "bank")
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "shadow bank digits resnet18[in_chans=1]"
+    assert run.info.end_time - run.info.start_time == 32_000  # time/training_s
+    assert run.data.params == {
+        "dataset": "digits",
+        "model": "resnet18[in_chans=1]",
+        "recipe": "plain",
+        "shadows": "16",
+        "views": "2",
+        "bank": "ba2c",
+    }
+    assert run.data.metrics == bank.metrics
+    expected = {
+        "unlearnbench.key": "ba2c",
+        "mlflow.parentRunId": parent.info.run_id,
+        "mlflow.source.git.commit": "abc123",
+        "dataset": "digits",
+        "model": "resnet18[in_chans=1]",
+        "recipe": "plain",
+        "hardware": "2 x cpu",
+    }
+    assert expected.items() <= run.data.tags.items()
+    assert artifacts_of(tracker, run, None) == ["bank.json"]
+    assert BankRecord.model_validate_json(artifact(tracker, run, "bank.json")) == bank
+    assert len(runs_of(tracker)) == 1
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["remembered", "memory lost"])
+def test_logging_the_same_bank_again_adds_nothing(store, forgotten):
+    put_scores(store)
+    records, banks = [make_attacked()], [make_bank(), make_bank(bank="ba2d")]
+    before = log(store, records, banks=banks)
+    children = [ids_of(runs_of(before, kind)) for kind in ("sweep", "cell", "bank")]
+    assert [len(runs) for runs in children] == [1, 1, 2]
+    if forgotten:
+        memory_file(store).unlink()
+    tracker = log(store, records, banks=[*banks, *banks])
+    again = [runs_of(tracker, kind) for kind in ("sweep", "cell", "bank")]
+    assert [sorted(ids_of(runs)) for runs in again] == [sorted(runs) for runs in children]
+    assert tracker.is_current(records, banks)
+
+
+def test_a_changed_bank_replaces_its_run(store):
+    same = make_bank(bank="ba2d")
+    first = log(store, [], banks=[make_bank(), same])
+    stale = next(r for r in runs_of(first, "bank") if r.data.params["bank"] == "ba2c")
+    changed = make_bank(metrics={"acc/in_mean": 0.5})
+    assert not first.is_current([], [changed])
+    tracker = log(store, [], banks=[changed, same])
+    by_bank = {run.data.params["bank"]: run for run in runs_of(tracker, "bank")}
+    assert by_bank["ba2c"].data.metrics == {"acc/in_mean": 0.5}
+    assert by_bank["ba2d"].info.run_id in ids_of(runs_of(first, "bank"))
+    assert ids_of(runs_of(tracker, "bank", deleted=True)) == [stale.info.run_id]
+    assert tracker.is_current([], [changed, same])
+
+
+def test_a_half_made_bank_of_a_killed_writer_is_made_anew(store):
+    tracker = log(store, [], banks=[make_bank()])
+    (run,) = runs_of(tracker, "bank")
+    client_of(tracker).update_run(run.info.run_id, status="RUNNING")
+    (again,) = runs_of(log(store, [], banks=[make_bank()]), "bank")
+    assert again.info.run_id != run.info.run_id
+    assert again.info.status == "FINISHED"
+
+
+def test_is_current_asks_for_the_banks_too(store):
+    log(store, [make_record()], banks=[make_bank()])
+    tracker = Tracker(None, store, SWEEP)
+    assert tracker.is_current([make_record()])
+    assert tracker.is_current([make_record()], [make_bank()])
+    assert not tracker.is_current([make_record()], [make_bank(), make_bank(bank="ba2d")])
+    assert not tracker.is_current([make_record()], [make_bank(environment={})])
+    (run,) = runs_of(tracker, "bank")
+    client_of(tracker).delete_run(run.info.run_id)
+    assert tracker.is_current([make_record()])
+    assert not tracker.is_current([make_record()], [make_bank()])
+
+
+def test_what_was_remembered_before_there_were_banks_is_read(store):
+    log(store, [make_record()])
+    memory = json.loads(memory_file(store).read_text())
+    del memory["banks"], memory["scores"]
+    memory_file(store).write_text(json.dumps(memory))
+    tracker = Tracker(None, store, SWEEP)
+    assert tracker.is_current([make_record()])
+    assert not tracker.is_current([make_record()], [make_bank()])
 
 
 def test_nothing_is_printed_and_the_environment_is_left_as_found(store, capfd, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     before = dict(os.environ)
-    log(store, [make_record()])
+    put_scores(store)
+    log(store, [make_attacked()], banks=[make_bank()])
     assert capfd.readouterr() == ("", "")
     assert dict(os.environ) == before
 
@@ -348,6 +671,7 @@ def test_nothing_is_printed_and_the_environment_is_left_as_found(store, capfd, m
 def test_finish_without_start_and_log_without_start_do_no_harm(store):
     tracker = Tracker(None, store, SWEEP)
     tracker.log(make_record())
+    tracker.log_bank(make_bank())
     assert not tracker.finish([], {})
 
 
@@ -373,6 +697,7 @@ def unfinished(uri, store, caplog):
     tracker = Tracker(uri, store, SWEEP)
     began = time.monotonic()
     tracker.start(SPEC)
+    tracker.log_bank(make_bank())
     tracker.log(make_record())
     assert not tracker.finish([], {})
     seconds = time.monotonic() - began
@@ -588,7 +913,9 @@ def test_a_real_server_that_goes_down_in_the_middle_is_completed_by_the_next_run
 ):
     database = tmp_path / "server.db"
     shutil.copy(migrated, database)
-    records = [make_record(seed) for seed in range(4)]
+    records = [make_attacked(seed) for seed in range(4)]
+    banks = [make_bank()]
+    put_scores(tmp_path / "store")
     page = tmp_path / "leaderboard.csv"
     page.write_text("method\n")
     server = Server(tmp_path, database)
@@ -606,21 +933,26 @@ def test_a_real_server_that_goes_down_in_the_middle_is_completed_by_the_next_run
     assert len(our_warnings(caplog)) == 1
     assert not tracker.is_current(records)
     with server:
-        tracker = log(tmp_path / "store", records, server.uri, [page], {"cells": 4.0})
+        tracker = log(tmp_path / "store", records, server.uri, [page], {"cells": 4.0}, banks=banks)
         (parent,) = runs_of(tracker, "sweep")
         runs = runs_of(tracker)
         stored = [Record.model_validate_json(artifact(tracker, r, "record.json")) for r in runs]
         assert stored == records
         assert {run.info.status for run in [parent, *runs]} == {"FINISHED"}
         assert artifact(tracker, parent, "leaderboard/leaderboard.csv") == "method\n"
-        assert tracker.is_current(records)
+        (copy,) = (tmp_path / "artifacts").rglob("*.safetensors")
+        copied = copy.stat().st_mtime_ns
+        assert artifacts_of(tracker, parent, "ulira") == [f"ulira/{SCORES}.safetensors"]
+        assert len(runs_of(tracker, "bank")) == 1
+        assert tracker.is_current(records, banks)
         assert tracker.ui_command() == (
             f"{server.uri}/#/experiments/{parent.info.experiment_id}/runs"
         )
         capfd.readouterr()
-        log(tmp_path / "store", records, server.uri)
+        log(tmp_path / "store", records, server.uri, banks=banks)
         assert capfd.readouterr() == ("", "")
-        assert len(runs_of(tracker)) == 4
+        assert [len(runs_of(tracker, kind)) for kind in ("cell", "bank")] == [4, 1]
+        assert copy.stat().st_mtime_ns == copied
 
 
 def server_runs(server):

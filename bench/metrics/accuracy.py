@@ -13,40 +13,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 
-from ..batches import ExampleSet
-from ..evaluate import accuracy, logits
+from ..evaluate import Outputs
 
 VERSION = 1
 
 
 def accuracy_splits(
-    model: nn.Module, sets: Mapping[str, ExampleSet], forget_classes: tuple[int, ...]
+    outputs: Mapping[str, Outputs], forget_classes: tuple[int, ...]
 ) -> dict[str, float]:
-    """Measure all accuracies of a model.
+    """Accuracies of a model on all sets.
 
     Args:
-        model: The model to measure.
-        sets: Example sets under `retain`, `forget`, `test` and, unless empty, `validation`.
+        outputs: Under `retain`, `forget`, `test` and, where there is such a set, `validation`.
         forget_classes: The forgotten classes, or empty if the forget set is not whole classes.
 
     Returns:
         Fractions in [0, 1] by metric name.
     """
     metrics = {
-        "retain_acc": accuracy(model, sets["retain"]),
-        "forget_acc": accuracy(model, sets["forget"]),
+        name: float(outputs[role].hits.mean())
+        for name, role in (
+            ("retain_acc", "retain"),
+            ("forget_acc", "forget"),
+            ("val_acc", "validation"),
+            ("test_acc", "test"),
+        )
+        if role in outputs
     }
-    if len(sets["validation"]):
-        metrics["val_acc"] = accuracy(model, sets["validation"])
-    test = sets["test"]
-    labels = test.labels
-    hits = (logits(model, test).argmax(1) == labels).double()
-    metrics["test_acc"] = float(hits.mean())
     if forget_classes:
-        forgotten = torch.isin(labels, torch.tensor(forget_classes, device=labels.device))
+        test = outputs["test"]
+        forgotten = torch.isin(test.labels, torch.tensor(forget_classes, device=test.labels.device))
         for name, part in (("test_forget_acc", forgotten), ("test_retain_acc", ~forgotten)):
             if bool(part.any()):
-                metrics[name] = float(hits[part].mean())
+                metrics[name] = float(test.hits[part].mean())
     return metrics
