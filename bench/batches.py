@@ -210,6 +210,12 @@ class ExampleSet:
         part._rows = self._rows[positions.to(self._rows.device)]
         return part
 
+    def with_generator(self, generator: torch.Generator) -> ExampleSet:
+        """The same members in an order of their own; what is served is not counted."""
+        other = copy(self)
+        other._generator, other._served = generator, {}
+        return other
+
     def sample(self, size: int, *, balanced: bool = False) -> ExampleSet:
         """A random subset without replacement.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,15 +24,21 @@ class Checkpoint:
 
     Args:
         path: The file; it need not exist.
-        rng: CPU generator that shuffles and augments.
+        rng: CPU generator that shuffles and augments; several where models are trained together.
         every_s: Least seconds between two writings; 0 for every epoch.
 
     Attributes:
         before_s: Seconds that the epochs restored by `resume` took.
     """
 
-    def __init__(self, path: Path, rng: torch.Generator, every_s: float = EVERY_S) -> None:
-        self.path, self._rng, self._every_s = path, rng, every_s
+    def __init__(
+        self,
+        path: Path,
+        rng: torch.Generator | Sequence[torch.Generator],
+        every_s: float = EVERY_S,
+    ) -> None:
+        self.path, self._every_s = path, every_s
+        self._rngs = [rng] if isinstance(rng, torch.Generator) else list(rng)
         self._began = self._written = time.monotonic()
         self.before_s = 0.0
 
@@ -47,17 +54,19 @@ class Checkpoint:
                 held: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (FileNotFoundError, SafetensorError):  # none, or cut short by a full disk
             return 0
-        weights = _part(held, "model.")
-        if about.get("format") != FORMAT or weights.keys() != model.state_dict().keys():
+        weights, states = _part(held, "model."), _part(held, "rng.examples.")
+        fits = weights.keys() == model.state_dict().keys() and len(states) == len(self._rngs)
+        if about.get("format") != FORMAT or not fits:
             return 0
         model.load_state_dict(weights)
         state = optimizer.state_dict()
         slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _part(held, "optimizer.").items():
-            number, _, slot = name.partition(".")
-            slots.setdefault(int(number), {})[slot] = tensor
+            parameter, _, slot = name.partition(".")
+            slots.setdefault(int(parameter), {})[slot] = tensor
         optimizer.load_state_dict({**state, "state": slots})
-        self._rng.set_state(held["rng"])
+        for number, rng in enumerate(self._rngs):
+            rng.set_state(states[str(number)])
         torch.set_rng_state(held["rng.torch"])
         if "rng.cuda" in held:
             torch.cuda.set_rng_state(held["rng.cuda"])
@@ -77,11 +86,13 @@ class Checkpoint:
         if now - self._written < self._every_s:
             return
         held = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-        for number, slots in optimizer.state_dict()["state"].items():
+        for parameter, slots in optimizer.state_dict()["state"].items():
             for slot, value in slots.items():
                 if isinstance(value, Tensor):
-                    held[f"optimizer.{number}.{slot}"] = value
-        held |= {"rng": self._rng.get_state(), "rng.torch": torch.get_rng_state()}
+                    held[f"optimizer.{parameter}.{slot}"] = value
+        for place, rng in enumerate(self._rngs):
+            held[f"rng.examples.{place}"] = rng.get_state()
+        held["rng.torch"] = torch.get_rng_state()
         if any(tensor.is_cuda for tensor in held.values()):
             held["rng.cuda"] = torch.cuda.get_rng_state()
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -71,14 +71,14 @@ def _attacks(plan: Plan, work: Work) -> list[str]:
     total = sum(len(bank.shadows) for bank in banks)
     cells = [cell for job in work.unlearnings for cell in job.cells]
     retrained = sum(cell.method.name == "retrain" for cell in cells)
+    missing = {shadow.key for job in work.shadows for shadow in job.shadows}
     lines = [
         f"U-LIRA: {len(plan.attacks)} attacks on {len(banks)} banks of "
         f"{len(banks[0].shadows)} shadow models, each trained on half of the training set. "
-        f"Would train {len(work.shadows)} of these {total} and {retrained} retrained models, and "
+        f"Would train {len(missing)} of these {total} and {retrained} retrained models, and "
         f"unlearn {len(cells) - retrained} times.",
     ]
     for bank in banks:
-        missing = {job.shadows[0].key for job in work.shadows}
         count = sum(shadow.key in missing for shadow in bank.shadows)
         lines.append(
             f"  bank {bank.hash}: {bank.dataset} · {bank.model} · {bank.recipe.name} recipe, "

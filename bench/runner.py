@@ -215,11 +215,11 @@ class _Reporter:
 
     def follow(self, outcomes: Iterable[Outcome]) -> None:
         """Note every outcome, with progress bars on stderr."""
-        shadows = {job.key for job in self.work.shadows}
+        shadows = {job.key: len(job.shadows) for job in self.work.shadows}
         with (
             tqdm(total=len(self.work.jobs), unit="job", disable=None, desc=self.spec.name) as bar,
             tqdm(
-                total=len(shadows),
+                total=sum(shadows.values()),
                 unit="model",
                 disable=None if shadows else True,
                 desc="shadow bank",
@@ -230,7 +230,7 @@ class _Reporter:
                 label = self._labels[outcome.key]
                 bar.set_postfix_str(label[:60], refresh=False)
                 bar.update()
-                bank.update(outcome.key in shadows)
+                bank.update(shadows.get(outcome.key, 0))
                 self.busy_s += outcome.busy_s
                 if outcome.declined:
                     self.declined[outcome.key] = outcome.reason or "unknown"

@@ -1,19 +1,39 @@
-"""What a worker does with shadow models: train them and read their margins."""
+"""What a worker does with shadow models: train them and read their margins.
+
+On the CPU each is trained alone, in as many processes as there are cores, with one thread each; the
+benchmark `tests/benchmarks/bank_training.py` shows why. On another device a few steps are timed
+of a model alone and of all together, and the faster way is taken.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from copy import deepcopy
+
 import numpy as np
 import torch
+from torch import nn
 
+from .batches import ExampleSet
+from .checkpoint import Checkpoint
 from .datastore import get_images
-from .errors import StoreError
+from .errors import DivergedError, StoreError
 from .jobs import OriginalJob, ShadowJob, WorkerSettings
+from .keys import content_key
 from .margins import KIND, get_margins, put_margins, read_margins
-from .original import train_original
+from .original import Training, describe, lay_out, train_original
+from .recipe import Recipe
+from .stacked import stackable, train_stacked
 from .store import Store
-from .workbench import begin
+from .task import quiet_randomness
+from .training import check_finite, train_recipe
+from .workbench import begin, synchronise
 
-TOLERANCE = 1e-3  # nats by which a model trained again may differ, on the same kind of machine
+TOLERANCE = 1e-3  # by which margins of a model that is trained again may differ, relative
+PROBE_BATCHES = 6
+STACKING_DEVICES = frozenset({"cuda", "mps"})
 
 
 def run_shadows(job: ShadowJob, settings: WorkerSettings) -> float:
@@ -28,26 +48,104 @@ def run_shadows(job: ShadowJob, settings: WorkerSettings) -> float:
             that was added later, is not the one whose margins are there.
     """
     store = begin(settings)
-    return sum(_train(store, shadow, settings) for shadow in job.shadows)
+    with ExitStack() as locks:
+        for shadow in sorted(job.shadows, key=lambda shadow: shadow.key):
+            locks.enter_context(store.lock(shadow.kind, shadow.key))
+        todo = [shadow for shadow in job.shadows if not _is_done(store, shadow)]
+        if len(todo) > 1 and torch.device(settings.device).type in STACKING_DEVICES:
+            seconds = _train_together(store, todo, settings)
+            if seconds is not None:
+                return seconds
+        return sum(_train_alone(store, shadow, settings) for shadow in todo)
 
 
-def _train(store: Store, job: OriginalJob, settings: WorkerSettings) -> float:
-    with store.lock(job.kind, job.key):
-        measured = store.has(KIND, job.key)
-        if measured and store.has(job.kind, job.key):
-            return 0.0
-        model, meta = train_original(store, job, settings)
-        data = get_images(store, job.data)
-        margins = read_margins(model, data, torch.device(settings.device))
-        if measured:
-            known = get_margins(store, (job.key,)).margins[0]
-            if np.abs(known - margins["margins"].numpy()).max() > TOLERANCE * np.abs(known).max():
-                raise StoreError(
-                    f"a shadow model trained again is not the one whose margins are in the store "
-                    f"(`{job.key}`): hardware or library versions have changed. Use another "
-                    "store, or delete the margins to train the bank anew."
-                )
-        store.put(job.kind, job.key, meta, model.state_dict())
-        put_margins(store, job.key, margins, meta)
-        store.checkpoint(job.key).unlink(missing_ok=True)
-        return float(meta["original_s"])
+def worth_stacking(trainings: Sequence[Training], device: torch.device) -> bool:
+    """Whether training all models together is faster than one after the other."""
+    sets = [_probe(training) for training in trainings]
+    recipe = trainings[0].recipe
+    short = Recipe(recipe.name, recipe.settings.model_copy(update={"epochs": 1}), recipe.penalty)
+    times = []
+    for models in (trainings[:1], trainings):
+        for _ in range(2):  # the first warms up
+            copies = [deepcopy(training.model) for training in models]
+            synchronise(device)
+            began = time.perf_counter()
+            if len(copies) > 1:
+                train_stacked(copies, sets, short)
+            else:
+                train_recipe(copies[0], sets[0], short)
+            synchronise(device)
+        times.append(time.perf_counter() - began)
+    return times[1] < times[0] * len(trainings)
+
+
+def _probe(training: Training) -> ExampleSet:
+    """A few batches of a model's examples, in an order of their own."""
+    examples = training.examples
+    count = min(len(examples), PROBE_BATCHES * examples.batch_size)
+    return examples.with_generator(torch.Generator().manual_seed(0)).subset(torch.arange(count))
+
+
+def _is_done(store: Store, job: OriginalJob) -> bool:
+    return store.has(KIND, job.key) and store.has(job.kind, job.key)
+
+
+def _train_alone(store: Store, job: OriginalJob, settings: WorkerSettings) -> float:
+    model, meta = train_original(store, job, settings)
+    _keep(store, job, model, meta, settings)
+    store.checkpoint(job.key).unlink(missing_ok=True)
+    return float(meta["original_s"])
+
+
+def _train_together(
+    store: Store, jobs: Sequence[OriginalJob], settings: WorkerSettings
+) -> float | None:
+    """Train models as one stack; None where that is impossible or slower."""
+    device = torch.device(settings.device)
+    trainings = [lay_out(store, job, settings) for job in jobs]
+    models, sets = [t.model for t in trainings], [t.examples for t in trainings]
+    recipe = trainings[0].recipe
+    try:
+        if stackable(models, sets, recipe, get_images(store, jobs[0].data).image_shape):
+            return None
+        if not worth_stacking(trainings, device):
+            return None
+        stack_key = content_key("stack", shadows=[job.key for job in jobs])
+        checkpoint = Checkpoint(store.checkpoint(stack_key), [t.rng for t in trainings])
+        synchronise(device)
+        began = time.perf_counter()
+        with ExitStack() as quiet:
+            for training in trainings:  # each draws what it draws alone
+                quiet.enter_context(quiet_randomness(training.rng, device))
+            train_stacked(models, sets, recipe, checkpoint)
+        synchronise(device)
+        seconds = checkpoint.before_s + time.perf_counter() - began
+        for model in models:
+            check_finite(model)
+    except (DivergedError, torch.OutOfMemoryError):
+        return None  # alone, only the model that is to blame fails
+    for job, training in zip(jobs, trainings, strict=True):
+        meta = describe(job, training, seconds / len(jobs), settings)
+        _keep(store, job, training.model, meta | {"stack": len(jobs)}, settings)
+    checkpoint.clear()
+    return seconds
+
+
+def _keep(
+    store: Store, job: OriginalJob, model: nn.Module, meta: dict[str, object],
+    settings: WorkerSettings,
+) -> None:  # fmt: skip
+    """Store a model with its margins."""
+    data = get_images(store, job.data)
+    margins = read_margins(model, data, torch.device(settings.device))
+    if store.has(KIND, job.key):
+        known = get_margins(store, (job.key,)).margins[0]
+        if np.abs(known - margins["margins"].numpy()).max() > TOLERANCE * np.abs(known).max():
+            raise StoreError(
+                f"a shadow model trained again is not the one whose margins are in the store "
+                f"(`{job.key}`): hardware, device or library versions have changed, or the device "
+                "does not repeat itself. Use another store, or delete the margins to train the "
+                "bank anew."
+            )
+    store.put(job.kind, job.key, meta, model.state_dict())
+    put_margins(store, job.key, margins, meta)

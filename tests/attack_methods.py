@@ -1,4 +1,4 @@
-"""Methods, harmless and not, whose score under the attack is known; and a dataset with label noise.
+"""Methods, harmless and not, whose score under the attack is known.
 
 A plug-in file: sweeps of the tests name it under `plugins`.
 """
@@ -6,7 +6,6 @@ A plug-in file: sweeps of the tests name it under `plugins`.
 from __future__ import annotations
 
 import gc
-from dataclasses import replace
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Annotated, ClassVar, Literal
@@ -16,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unlearnbench.bench import DATASETS, Dataset, DeclinedError, Unlearner
+from unlearnbench.bench import DATASETS, DeclinedError, Unlearner
 
 
 class Marked(nn.Module):
@@ -144,7 +143,7 @@ class Peeking(Unlearner):
     reference = "test"
     needs: ClassVar = frozenset({"forget", "retain", "gradients"})
     dataset: str
-    epochs: int = 15
+    epochs: int = 20
 
     def unlearn(self, model, task):
         data = DATASETS.create(self.dataset).load(Path("unused"))
@@ -158,7 +157,7 @@ class Peeking(Unlearner):
         optimizer = task.optimizer(model.train(), lr=3e-3)
         for _ in range(self.epochs):
             order = others[torch.randperm(len(others), generator=task.rng)]
-            for ids in order.split(16):
+            for ids in order.split(22):
                 loss = nn.functional.cross_entropy(model(images[ids]), labels[ids])
                 optimizer.zero_grad()
                 loss.backward()
@@ -252,20 +251,3 @@ class Moody(Unlearner):
 class _Divided(nn.Module):
     def forward(self, x):
         return x / torch.zeros(())
-
-
-class NoisyDigits(Dataset):
-    """Digits, with a share of the training labels replaced by another class."""
-
-    name = "noisy-digits"
-    reference = "test"
-    about = "digits with wrong labels"
-    share: float = 0.08
-
-    def load(self, data_root):
-        clean = DATASETS.create("digits").load(data_root)
-        rng = np.random.default_rng(8)
-        labels = clean.train_labels.copy()
-        rows = rng.permutation(len(labels))[: round(self.share * len(labels))]
-        labels[rows] = (labels[rows] + rng.integers(1, 10, len(rows))) % 10
-        return replace(clean, train_labels=labels)

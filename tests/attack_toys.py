@@ -23,7 +23,7 @@ PLUGINS = Path(__file__).with_name("attack_methods.py")
 TINY = "vit_tiny_patch16_224[depth=1,embed_dim=32,num_heads=2,patch_size=8]"
 SIMPLE = "synthetic[channels=1,classes=4,test_per_class=15,train_per_class=30]"
 # a dataset that a small network learns by heart
-NOISY = "synthetic[channels=1,classes=4,label_noise=0.1,test_per_class=15,train_per_class=40]"
+NOISY = "synthetic[channels=1,classes=4,label_noise=0.2,test_per_class=15,train_per_class=40]"
 LEARNER = "vit_tiny_patch16_224[depth=1,embed_dim=64,num_heads=2,patch_size=8]"
 BY_HEART = {
     "epochs": 15, "batch_size": 16, "optimizer": "adamw", "lr": 3e-3, "augment": False,

@@ -36,12 +36,21 @@ def test_the_sweep_file_is_valid():
     (text,) = blocks("toml")
     spec = SweepSpec.model_validate({"name": "my_sweep", **tomllib.loads(text)})
     assert spec.training.precision == "bf16"
+    assert spec.ulira.shadows == 64
     for method in spec.methods:
         METHODS.create(method)
 
 
+def test_the_attack_on_arrays_runs_and_finds_the_leak_of_the_example(capsys):
+    code = next(code for code in blocks("python") if "ulira(" in code)
+    exec(compile(code, "README.md", "exec"), {})
+    acc, se, lo, hi = map(float, re.findall(r"0\.\d+", capsys.readouterr().out))
+    assert acc == pytest.approx(0.674, abs=3 * se)  # eight pairs, a leak of one sd: closed form
+    assert lo < 0.5 < hi < acc
+
+
 def test_the_method_of_the_example_runs_as_a_plugin_file(tmp_path, plugin):
-    (code,) = blocks("python")
+    code = next(code for code in blocks("python") if "Unlearner" in code)
     path = plugin(code)
     result = run_sweep(toy_spec(methods=["nudge"], plugins=[path]), toy_options(tmp_path))
     (record,) = [r for r in read_records(result.out) if r.method == "nudge"]

@@ -155,6 +155,12 @@ def toy_options(folder: Path, **changes: object) -> RunOptions:
     return replace(options, **changes)  # type: ignore[arg-type]
 
 
+def toy_images_of(spec: SweepSpec) -> ImageData:
+    """The images of the only dataset of a sweep, which is synthetic."""
+    (dataset,) = resolve(spec).datasets
+    return dataset.load(Path("unused"))
+
+
 def toy_plan(spec: SweepSpec) -> Plan:
     """The plan of a sweep whose only dataset is synthetic."""
     sweep = resolve(spec)

@@ -162,7 +162,9 @@ def mia_challenge_accuracy(forget: npt.ArrayLike, test: npt.ArrayLike, seed: int
     thinned = [values[rng.permutation(len(values))[:size]] for values in sets]
     splits = StratifiedShuffleSplit(n_splits=10, random_state=seed)
     target = np.repeat([1, 0], size)
-    folds = cross_val_score(LogisticRegression(), np.concatenate(thinned), target, cv=splits)
+    folds = cross_val_score(
+        LogisticRegression(random_state=0), np.concatenate(thinned), target, cv=splits
+    )
     return float(np.mean(folds))
 
 
@@ -181,7 +183,7 @@ def mia_entropy_member_rate(
     from sklearn.linear_model import LogisticRegression
 
     members, others = _features(retain, "retain"), _features(test, "test")
-    attack = LogisticRegression(class_weight="balanced")
+    attack = LogisticRegression(class_weight="balanced", random_state=0)
     attack.fit(np.concatenate([members, others]), np.repeat([1, 0], [len(members), len(others)]))
     return float(np.mean(attack.predict(_features(forget, "forget")) == 1))
 
@@ -202,7 +204,7 @@ def mia_svc_efficacy(retain: npt.ArrayLike, test: npt.ArrayLike, forget: npt.Arr
 
     others = _features(test, "test")
     members = _features(retain, "retain")[: len(others)]
-    attack = SVC(C=3, kernel="rbf", gamma="auto")
+    attack = SVC(C=3, kernel="rbf", gamma="auto", random_state=0)
     attack.fit(np.concatenate([members, others]), np.repeat([1, 0], [len(members), len(others)]))
     return float(np.mean(attack.predict(_features(forget, "forget")) == 0))
 

@@ -13,7 +13,9 @@ Strategies, with `-N` for stacks of N models and `-bf16` for autocast where that
     sequential         the usual loop, one model after the other: float32, a DataLoader and
                        torchvision's transforms, image by image
     resident           one model after the other by `train_recipe`, images resident on the device
-    processes          the same, in one process with one thread for every core
+    nudged             as `resident`, but the first weights are changed in their last bit: a
+                       control, of what training makes of rounding
+    processes          as `resident`, in one process with one thread for every core
     stacked            `train_stacked`, one stack after the other
     processes+stacked  stacks, in one process with one thread for every core
 
@@ -24,9 +26,10 @@ threads can be many times slower than one, and only `--threads 1` compares. `tor
 not among the strategies: it has no running statistics of BatchNorm.
 
 Margins are compared with those of `resident`; `sequential` draws other random numbers, so only
-its accuracy compares. Training amplifies the rounding of other kernels, or of another number of
-threads: read the differences of `stacked` beside those of `processes`, which runs the same code
-as `resident`, and beside the spread from seed to seed that is printed below the table.
+its accuracy compares. Training amplifies rounding, by other kernels or another number of
+threads: read the differences of `stacked` beside those of `nudged`, and beside the spread from
+seed to seed that is printed below the table. That stacked training computes the same is tested
+in float64, where nothing is lost.
 """
 
 from __future__ import annotations
@@ -62,10 +65,10 @@ from unlearnbench.bench.models import build_model
 from unlearnbench.bench.modelspec import create_model_spec
 from unlearnbench.bench.recipe import Recipe, TrainingSettings
 from unlearnbench.bench.stacked import stackable, train_stacked
-from unlearnbench.bench.training import _scale, make_optimizer, train_recipe
+from unlearnbench.bench.training import schedule_scale, make_optimizer, train_recipe
 
-DEFAULT = "sequential,resident,processes,stacked-4,stacked-8,stacked-16,processes+stacked-8,"
-DEFAULT += "processes-bf16,processes+stacked-8-bf16"
+DEFAULT = "sequential,resident,nudged,processes,stacked-4,stacked-8,stacked-16,"
+DEFAULT += "processes+stacked-8,processes-bf16,processes+stacked-8-bf16"
 PRELOAD = ["unlearnbench.bench.preload", "unlearnbench.bench.stacked", "torchvision.transforms"]
 Measured = list[tuple[int, np.ndarray, float]]  # number of a model, its margins, its accuracy
 
@@ -84,7 +87,7 @@ class Strategy:
     def parse(cls, name: str, size: int) -> Strategy:
         """Read `processes+stacked-8-bf16` and the like."""
         found = re.fullmatch(
-            r"(sequential|resident|processes|(?:processes\+)?stacked)(-\d+)?(-bf16)?", name
+            r"(sequential|resident|nudged|processes|(?:processes\+)?stacked)(-\d+)?(-bf16)?", name
         )
         if found is None or (found[2] and "stacked" not in name):
             raise click.BadParameter(f"unknown strategy `{name}`; see the head of this file.")
@@ -153,22 +156,31 @@ def train_some(bank: Bank, strategy: Strategy, numbers: list[int]) -> Measured:
     if strategy.loop == "sequential":
         for number, model in zip(numbers, models, strict=True):
             train_plainly(bank, number, model, recipe.settings)
-    elif strategy.loop == "resident":
+    elif strategy.loop in ("resident", "nudged"):
         for number, model in zip(numbers, models, strict=True):
+            if strategy.loop == "nudged":
+                nudge(model)
             train_recipe(model, bank.examples(number), recipe)
     else:
         train_stacked(models, [bank.examples(number) for number in numbers], recipe)
     return [bank.measure(number, model) for number, model in zip(numbers, models, strict=True)]
 
 
+def nudge(model: nn.Module) -> None:
+    """Move every number of the first parameter to the next one that float32 has."""
+    first = next(model.parameters())
+    with torch.no_grad():
+        first.copy_(torch.nextafter(first, first + 1))
+
+
 class ImageFolderLike(torch.utils.data.Dataset):
     """Images one by one, through PIL, as most training scripts have them."""
 
-    def __init__(self, data: ImageData, ids: np.ndarray) -> None:
+    def __init__(self, data: ImageData, ids: np.ndarray, *, augment: bool) -> None:
         steps: list[Callable] = [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
-        if data.flip:
+        if augment and data.flip:
             steps.insert(0, transforms.RandomHorizontalFlip())
-        if data.crop_pad:
+        if augment and data.crop_pad:
             steps.insert(0, transforms.RandomCrop(data.image_shape[1:], padding=data.crop_pad))
         self.data, self.ids, self.transform = data, ids, transforms.Compose(steps)
 
@@ -185,7 +197,8 @@ class ImageFolderLike(torch.utils.data.Dataset):
 def train_plainly(bank: Bank, number: int, model: nn.Module, settings: TrainingSettings) -> None:
     """The loop that people write."""
     torch.manual_seed(derive_seed(bank.seed, "order", number))
-    dataset = ImageFolderLike(bank.data, np.flatnonzero(bank.keep[number]))
+    ids = np.flatnonzero(bank.keep[number])
+    dataset = ImageFolderLike(bank.data, ids, augment=settings.augment)
     lone = len(dataset) % settings.batch_size == 1  # BatchNorm refuses it
     loader = DataLoader(
         dataset, settings.batch_size, shuffle=True, drop_last=lone, generator=bank.generator(number)
@@ -196,7 +209,7 @@ def train_plainly(bank: Bank, number: int, model: nn.Module, settings: TrainingS
     )  # fmt: skip
     total = settings.epochs * len(loader)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _scale(settings.schedule, settings.warmup_frac, step, total)
+        optimizer, lambda step: schedule_scale(settings.schedule, settings.warmup_frac, step, total)
     )
     criterion = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
     model.train()
