@@ -67,6 +67,7 @@ class Banks:
         self._spec, self._dataset, self._images, self._split = spec, dataset, images, split
         self._banks: dict[tuple[str, str], ShadowBank] = {}
         self._shares: dict[str, list[ForgetRequest]] = {}
+        self._jobs: dict[tuple[str, str, str], tuple[CellJob, ...]] = {}
         self._keep = draw_halves(images, split, spec.ulira)
 
     def bank(self, model: ModelSpec, recipe: Recipe) -> ShadowBank:
@@ -113,14 +114,10 @@ class Banks:
                 self._images, self._split, self._keep, request, scenario
             )
         retrain = METHODS.get("retrain").create({})
-        unlearned, retrained = (
-            tuple(
-                cell_job(shadow, share.forget, share.hash, m, device, False)
-                for shadow, share in zip(bank.shadows, self._shares[request.hash], strict=True)
-            )
-            for m in (method, retrain)
-        )
-        references = () if method.name == retrain.name else tuple(job.key for job in retrained)
+        unlearned = self._cells(bank, request, method, device)
+        references: tuple[str, ...] = ()
+        if method.name != retrain.name:
+            references = tuple(job.key for job in self._cells(bank, request, retrain, device))
         settings = self._spec.ulira
         options = settings.model_dump(mode="json", exclude={"stratify", "keep_models", "seed"})
         key = content_key(
@@ -144,3 +141,16 @@ class Banks:
             options=options,
         )
         return Attack(bank, method, scenario, unlearned, score)
+
+    def _cells(
+        self, bank: ShadowBank, request: ForgetRequest, method: Unlearner, device: str
+    ) -> tuple[CellJob, ...]:
+        """What a method does to each shadow model."""
+        name = (bank.hash, request.hash, method.spec)
+        if name not in self._jobs:
+            code = method.code_digest()
+            self._jobs[name] = tuple(
+                cell_job(shadow, share.forget, share.hash, method, code, device, False)
+                for shadow, share in zip(bank.shadows, self._shares[request.hash], strict=True)
+            )
+        return self._jobs[name]

@@ -80,7 +80,7 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
     others = [name for name in _columns(rows) if name not in names]
     place = others.index("forget_acc_mean")
     names.sort(key=lambda name: not name.startswith(PRIVACY))
-    rows = rows[[*others[:place], *names, *others[place:]]]
+    rows = rows[[*others[:place], *names, *others[place:]]].copy()  # in one piece again
     rows.insert(place, "attack_validity", validity)
     return rows
 

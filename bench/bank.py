@@ -3,8 +3,8 @@
 One bank belongs to a dataset, an architecture and a recipe. It depends on neither methods nor
 scenarios nor the seeds of a sweep, so that every sweep finds it again; more shadow models are
 added at its end. Its halves are balanced within every class, and on the forget sets that the
-scenario `random` draws in the usual sizes. Other forget sets are balanced by class only, unless
-the sweep lists them under `stratify`; then |F_k| varies a little between shadow models.
+scenario `random` draws in the usual sizes, so that shadow models have equally much to forget. Of
+other forget sets the shares vary by chance, unless the sweep lists them under `stratify`.
 
 Source: evaluation specification, section 2.6, steps 1 to 3 and 5.
 """
@@ -26,7 +26,15 @@ from .keys import content_key, derive_seed
 from .metrics.pairs import check_seeds, pair_design
 from .modelspec import ModelSpec
 from .recipe import Recipe
-from .scenario import ForgetRequest, Ids, RandomScenario, Split, create_scenario, make_request
+from .scenario import (
+    ForgetRequest,
+    Ids,
+    RandomScenario,
+    Scenario,
+    Split,
+    create_scenario,
+    make_request,
+)
 from .ulira_settings import UliraSettings
 
 USUAL_FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -113,9 +121,13 @@ def draw_halves(images: ImageData, split: Split, settings: UliraSettings) -> npt
     Raises:
         InputError: If a scenario to stratify on does not fit the data.
     """
-    usual = [RandomScenario(fraction=fraction) for fraction in USUAL_FRACTIONS]
-    further = [create_scenario(text) for text in settings.stratify]
-    pools = [_pool(scenario.draw(images, split), split) for scenario in [*usual, *further]]
+    try:
+        scenarios: list[Scenario] = [create_scenario(text) for text in settings.stratify]
+        scenarios = scenarios or [RandomScenario(fraction=share) for share in USUAL_FRACTIONS]
+        pools = [_pool(scenario.draw(images, split), split) for scenario in scenarios]
+    except InputError as error:
+        sentences = [f"`ulira.stratify`: {sentence}" for sentence in error.sentences]
+        raise InputError(*sentences) from None
     design = pair_design(
         images.train_labels[split.training],
         settings.shadows // 2,
@@ -149,6 +161,12 @@ def shares(
     """
     pool = request.forget
     sizes = keep[:, pool].sum(1)
+    if (sizes == keep.sum(1)).any():
+        raise InputError(
+            f"scenario `{scenario}`: {len(pool)} examples to forget are too many for U-LIRA: "
+            f"{int((sizes == keep.sum(1)).sum())} of {len(keep)} shadow models would have nothing "
+            "to retain in their half; forget fewer, or switch the attack off with `--shadows 0`."
+        )
     if len(pool) < LEAST_POOL or not sizes.min():
         raise InputError(
             f"scenario `{scenario}`: {len(pool)} examples to forget are too few for U-LIRA with "
@@ -169,7 +187,6 @@ def _pool(ids: Ids, split: Split) -> Sequence[int] | npt.NDArray[np.int64]:
     strangers = np.setdiff1d(ids, split.training)
     if len(strangers):
         raise InputError(
-            f"`stratify`: {len(strangers)} ids are not in the training set, "
-            f"e.g. {strangers[:3].tolist()}."
+            f"{len(strangers)} ids are not in the training set, e.g. {strangers[:3].tolist()}."
         )
     return np.searchsorted(split.training, ids)

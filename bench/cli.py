@@ -67,7 +67,7 @@ def _sweep_options(command: F) -> F:
         click.option(
             "--epochs",
             type=click.IntRange(min=1),
-            help="Training epochs of originals and retrained models.",
+            help="Training epochs of originals, retrained and shadow models.",
         ),
         click.option(
             "--shadows",
@@ -77,7 +77,7 @@ def _sweep_options(command: F) -> F:
         click.option(
             "--time-limit",
             type=click.FloatRange(min=0, min_open=True),
-            help="Seconds a cell may take; retrained models are exempt.",
+            help="Seconds that unlearning one model may take; retraining is exempt.",
         ),
         click.option(
             "--plugin",
@@ -166,7 +166,7 @@ def run(**options: Any) -> None:  # noqa: ANN401
         with redirect_stdout(sys.stderr):  # plug-ins may print; standard output is the table's
             result = run_sweep(spec, where)
         _report(result)
-        if result.summary["cells_failed"] or result.summary["attacks_failed"]:
+        if any(result.summary[f"{what}_failed"] for what in ("cells", "attacks", "banks")):
             sys.exit(SOME_FAILED)
 
 

@@ -29,7 +29,7 @@ class Outputs(NamedTuple):
     @property
     def hits(self) -> Tensor:
         """`(N,)` float64, 1 where the largest logit is the label's."""
-        return (self.logits.argmax(1) == self.labels).double()
+        return (self.logits.argmax(1) == self.labels).cpu().double()
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def accuracy(model: nn.Module, examples: ExampleSet) -> float:
     if not len(examples):
         raise ValueError(f"the {examples.role} set is empty: its accuracy is not defined.")
     hits = logits(model, examples).argmax(1) == examples.labels
-    return float(hits.double().mean())
+    return float(hits.cpu().double().mean())
 
 
 def outputs_on(model: nn.Module, sets: Mapping[str, ExampleSet]) -> dict[str, Outputs]:

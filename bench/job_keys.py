@@ -50,7 +50,13 @@ def shadow_job(
 
 
 def cell_job(
-    original: OriginalJob, forget: Ids, request: str, method: Unlearner, device: str, save: bool
+    original: OriginalJob,
+    forget: Ids,
+    request: str,
+    method: Unlearner,
+    code: str,
+    device: str,
+    save: bool,
 ) -> CellJob:
     """What a worker needs to unlearn.
 
@@ -59,11 +65,11 @@ def cell_job(
         forget: Ids of the forget set.
         request: Content hash of the forget request.
         method: The method.
+        code: Its code digest.
         device: Torch's name of the device; its type is part of the key of a cell, whose times
             depend on it, and not of that of a shadow model's margins.
         save: Whether the unlearned model is stored.
     """
-    code = method.code_digest()
     prepared = content_key(
         "prepared",
         original=original.key,
@@ -74,7 +80,7 @@ def cell_job(
     if original.half is None:
         conduct = {"version": CELL_VERSION, "device": device.partition(":")[0]}
     else:
-        conduct = {"version": MARGIN_VERSION}
+        conduct = {"version": CELL_VERSION, "margins": MARGIN_VERSION}
     key = content_key(
         "cell" if original.half is None else "unlearned-margins",
         original=original.key,

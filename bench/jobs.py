@@ -129,12 +129,14 @@ class ShadowJob:
     Attributes:
         key: Names the job.
         shadows: The models.
+        keep_models: Whether the weights are to stay when the sweep has ended.
     """
 
     noun: ClassVar[str] = "a shadow model"
 
     key: str
     shadows: tuple[OriginalJob, ...]
+    keep_models: bool = True
     needs: tuple[str, ...] = ()
 
     @property

@@ -77,11 +77,13 @@ class Plan:
         cells: Reference cells first within each table, then the methods as listed.
         originals: Jobs by key; only those that a cell that is not skipped needs.
         attacks: By key; one for every method, recipe and forget request that is not skipped.
+        keep_models: Whether shadow models that are trained stay in the store.
     """
 
     cells: list[Cell]
     originals: dict[str, OriginalJob] = field(default_factory=dict)
     attacks: dict[str, Attack] = field(default_factory=dict)
+    keep_models: bool = True
 
 
 def load_data(dataset: Dataset, data_root: Path, validation_fraction: float) -> LoadedData:
@@ -142,7 +144,7 @@ def make_plan(
     for cell in cells:
         if not cell.skip:
             originals.setdefault(cell.job.original.key, cell.job.original)
-    return Plan(cells, originals, attacks)
+    return Plan(cells, originals, attacks, sweep.spec.ulira.keep_models)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +177,15 @@ class _Table:
         )
         request = self.request
         job, retrained = (
-            cell_job(original, request.forget, request.hash, m, self.device, spec.save_models)
+            cell_job(
+                original,
+                request.forget,
+                request.hash,
+                m,
+                m.code_digest(),
+                self.device,
+                spec.save_models,
+            )
             for m in (method, METHODS.get("retrain").create({}))
         )
         skip = self.skip_reasons(method, recipe)

@@ -29,7 +29,7 @@ from .results import assemble, bank_records, stored_results
 from .store import Store
 from .sweep import Sweep, SweepSpec, resolve
 from .tracking import Tracker
-from .work import Work, banks_of, find_work
+from .work import Work, drop_models, find_work, finished_banks
 
 FAILURES = "failures"
 
@@ -159,10 +159,8 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
             raise
         finally:
             outcomes.close()
-    if not spec.ulira.keep_models:
-        for bank in banks_of(plan):
-            for shadow in bank.shadows:
-                store.drop(shadow.kind, shadow.key)
+    for bank in finished_banks(plan, store):
+        drop_models(bank, store)
     return reporter.end(began, workers)
 
 
@@ -313,6 +311,8 @@ class _Reporter:
             write_records(self.path, records)
             if banks:
                 write_banks(bank_file, banks)
+            else:
+                bank_file.unlink(missing_ok=True)  # of a former run with an attack
             from .render import write_leaderboard
 
             write_leaderboard(records, self.out, banks)
@@ -329,6 +329,7 @@ class _Reporter:
                 for status in ("ok", "failed", "skipped")
             },
             "attacks_failed": sum(key in self.failures for key in self.plan.attacks),
+            "banks_failed": sum(job.key in self.failures for job in self.work.banks),
         }
         tracked = True
         if self._fresh or not self.tracker.is_current(records, banks):

@@ -36,6 +36,7 @@ PER_ROW = ("per_example_p5", "per_example_p50", "per_example_p95", "power_d0.5")
 # many standard errors and at least by this much
 RISE_SE = 5.0
 RISE_LEAST = 0.03
+FLOOR_EXAMPLES = 2000
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -108,9 +109,8 @@ class _Scorer:
         """Every figure by its name."""
         found = self._population() | self._control_rise()
         if len(self.job.unlearned) < LEAST_ULIRA:
-            found |= self._rmia()
-        else:
-            found |= self._ulira() | self._retain()
+            return found | self._rmia()
+        found |= self._ulira() | self._retain()
         if self.retrained is not None and self.settings.klom:
             found |= self._klom(self.retrained)
         if self.retrained is not None and self.settings.forgetting_score:
@@ -205,17 +205,16 @@ class _Scorer:
         return found
 
     def _rmia(self) -> dict[str, float]:
-        """The fallback for few shadow models; the population are images held from all of them."""
-        held_out = np.ones(len(self.labels), dtype=np.bool_)
-        held_out[np.concatenate([self.job.pool, self.job.others])] = False
-        if not held_out.any():
-            return {}
-        result = rmia(
-            self._train(self.after),
-            self.job.keep,
-            self._train(self.after)[:, 0, held_out],
-            self.job.pool,
-        )
+        """The fallback for few shadow models.
+
+        The population are the images held out for validation; test images if there are none.
+        """
+        plain = self.after.margins[:, 0]
+        never = np.ones(plain.shape[1], dtype=np.bool_)
+        never[np.concatenate([self.job.pool, self.job.others])] = False
+        if never[: len(self.labels)].any():
+            never[len(self.labels) :] = False  # validation images will do
+        result = rmia(self._train(self.after), self.job.keep, plain[:, never], self.job.pool)
         return {"rmia/auc": result.auc, "rmia/auc_se": result.auc_se}
 
     def _forgotten(self, stack: MarginStack) -> FloatArray:
@@ -233,9 +232,10 @@ class _Scorer:
         found = {f"klom/{name}": number for name, number in asdict(value).items()}
         found |= {f"klom/floor_{name}": number for name, number in asdict(floor).items()}
         found["klom_gauss/mean"] = float(klom_gauss(after, reference).mean())
-        rng = np.random.default_rng(0)
-        null = klom_gauss(*rng.normal(size=(2, len(after), 2000)))
-        return found | {"klom_gauss/floor_mean": float(null.mean())}
+        # spreads differ between examples, and their estimates are drawn together
+        spread = np.tile(reference.std(0, ddof=1), -(-FLOOR_EXAMPLES // reference.shape[1]))
+        draws = np.random.default_rng(0).normal(size=(2, len(after), len(spread))) * spread
+        return found | {"klom_gauss/floor_mean": float(klom_gauss(*draws).mean())}
 
     def _forgetting(self, retrained: MarginStack) -> dict[str, float]:
         """The challenge's F, over shadow models instead of runs of one original."""

@@ -51,12 +51,14 @@ def run_shadows(job: ShadowJob, settings: WorkerSettings) -> float:
     with ExitStack() as locks:
         for shadow in sorted(job.shadows, key=lambda shadow: shadow.key):
             locks.enter_context(store.lock(shadow.kind, shadow.key))
+        for shadow in job.shadows:
+            _read_again(store, shadow, settings)
         todo = [shadow for shadow in job.shadows if not _is_done(store, shadow)]
         if len(todo) > 1 and torch.device(settings.device).type in STACKING_DEVICES:
-            seconds = _train_together(store, todo, settings)
+            seconds = _train_together(store, todo, settings, job.keep_models)
             if seconds is not None:
                 return seconds
-        return sum(_train_alone(store, shadow, settings) for shadow in todo)
+        return sum(_train_alone(store, shadow, settings, job.keep_models) for shadow in todo)
 
 
 def worth_stacking(trainings: Sequence[Training], device: torch.device) -> bool:
@@ -90,15 +92,29 @@ def _is_done(store: Store, job: OriginalJob) -> bool:
     return store.has(KIND, job.key) and store.has(job.kind, job.key)
 
 
-def _train_alone(store: Store, job: OriginalJob, settings: WorkerSettings) -> float:
+def _read_again(store: Store, job: OriginalJob, settings: WorkerSettings) -> None:
+    """Read the margins of a model whose weights are there: a process was killed in between."""
+    found = store.get(job.kind, job.key)
+    if found is None or store.has(KIND, job.key):
+        return
+    device = torch.device(settings.device)
+    model = lay_out(store, job, settings).model
+    model.load_state_dict(found.tensors(settings.device))
+    margins = read_margins(model.eval(), get_images(store, job.data), device)
+    put_margins(store, job.key, margins, found.meta)
+
+
+def _train_alone(
+    store: Store, job: OriginalJob, settings: WorkerSettings, keep_models: bool
+) -> float:
     model, meta = train_original(store, job, settings)
-    _keep(store, job, model, meta, settings)
+    _keep(store, job, model, meta | {"keep_models": keep_models}, settings)
     store.checkpoint(job.key).unlink(missing_ok=True)
     return float(meta["original_s"])
 
 
 def _train_together(
-    store: Store, jobs: Sequence[OriginalJob], settings: WorkerSettings
+    store: Store, jobs: Sequence[OriginalJob], settings: WorkerSettings, keep_models: bool
 ) -> float | None:
     """Train models as one stack; None where that is impossible or slower."""
     device = torch.device(settings.device)
@@ -126,7 +142,8 @@ def _train_together(
         return None  # alone, only the model that is to blame fails
     for job, training in zip(jobs, trainings, strict=True):
         meta = describe(job, training, seconds / len(jobs), settings)
-        _keep(store, job, training.model, meta | {"stack": len(jobs)}, settings)
+        meta |= {"stack": len(jobs), "keep_models": keep_models}
+        _keep(store, job, training.model, meta, settings)
     checkpoint.clear()
     return seconds
 

@@ -103,8 +103,11 @@ class Store:
         return self.root / "checkpoints" / f"{key}.safetensors"
 
     def drop(self, kind: str, key: str) -> None:
-        """Remove an artefact that can be made again; do nothing where there is none."""
-        shutil.rmtree(self.path(kind, key), ignore_errors=True)
+        """Remove an artefact that can be made again, whole or not at all; if it is there."""
+        doomed = self.root / "artifacts" / f"{UNFINISHED}{uuid4().hex}"
+        with suppress(FileNotFoundError):
+            self.path(kind, key).rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
     def holds(self, kind: str) -> bool:
         """Whether there is any artefact of a kind."""

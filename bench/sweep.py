@@ -58,8 +58,8 @@ class SweepSpec(BaseModel):
             name runs all methods on originals of that recipe.
         seeds: A list, or a number n for the seeds 0 to n - 1.
         validation_fraction: Share of every class held out of the training set.
-        time_limit_s: Seconds after which a cell is stopped; originals and retrained models are
-            exempt, since everything is compared with them.
+        time_limit_s: Seconds after which a cell is stopped, and for every shadow model likewise;
+            originals and retrained models are exempt, since everything is compared with them.
         save_models: Keep the unlearned models of the cells that are run in the store.
         plugins: Python files with further methods or datasets.
         training: Settings of the training loop.

@@ -21,13 +21,15 @@ class UliraSettings(BaseModel):
         variance: How variances are estimated; `eb_t` is the leaderboard's.
         redraws: Number of redraws of the null band.
         seed: Draws the halves and starts the shadow models.
-        stratify: Further scenarios on whose forget sets the halves are balanced, beside classes
-            and the usual `random` fractions. They are part of the bank: sweeps that are to share
-            one give the same list.
+        stratify: Scenarios on whose forget sets the halves are balanced, beside classes; without
+            them, `random` in the usual fractions. They are part of the bank: sweeps that are to
+            share one give the same list.
         keep_models: Keep the shadow models in the store. Without them only margins are kept, and
-            a method that is added later trains the shadow models again.
-        klom: Report KLoM with its floor.
-        forgetting_score: Report the forgetting score of the NeurIPS 2023 challenge with its null.
+            a method that is added later trains the shadow models again, which has to give the
+            same models: not for devices that do not repeat themselves.
+        klom: Report KLoM with its floor, from 6 shadow models on.
+        forgetting_score: Report the forgetting score of the NeurIPS 2023 challenge with its null,
+            from 6 shadow models on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

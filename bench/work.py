@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import numpy as np
-
 from .attack_plan import Attack
 from .bank import ShadowBank
 from .jobs import AttackJob, BankJob, CellJob, Job, OriginalJob, ScoreJob, ShadowJob
@@ -67,6 +65,25 @@ def bank_key(bank: ShadowBank) -> str:
     return content_key("bank-facts", version=BANK_VERSION, bank=bank.hash)
 
 
+def finished_banks(plan: Plan, store: Store) -> list[ShadowBank]:
+    """The banks of which all attacks are scored."""
+    open_ = {a.bank.hash for a in plan.attacks.values() if not store.has("ulira", a.key)}
+    return [bank for bank in banks_of(plan) if bank.hash not in open_]
+
+
+def drop_models(bank: ShadowBank, store: Store) -> None:
+    """Remove the weights of shadow models that were trained by a sweep that does not keep them.
+
+    Another sweep that unlearns them at this moment loses them, and trains them again when it is
+    run again.
+    """
+    for shadow in bank.shadows:
+        with store.lock(shadow.kind, shadow.key):
+            found = store.get(shadow.kind, shadow.key)
+            if found is not None and not found.meta["keep_models"]:
+                store.drop(shadow.kind, shadow.key)
+
+
 def find_work(plan: Plan, store: Store, workers: int) -> Work:
     """Compare a plan with the store.
 
@@ -83,32 +100,30 @@ def find_work(plan: Plan, store: Store, workers: int) -> Work:
         if key in needed and not store.has("original", key)
     ]
     attacks = [a for a in plan.attacks.values() if not store.has("ulira", a.key)]
-    missing = {
-        cell.key: cell
-        for attack in attacks
-        for cell in attack.cells
-        if not store.has("margins", cell.key)
-    }
+    # retrained models are read by the attacks on all methods, and may be gone where theirs is done
+    read = {key for attack in attacks for key in attack.score.needs}
+    missing = {key for key in read if not store.has("margins", key)}
     unlearnings = [
         AttackJob(content_key("unlearn", cells=[cell.key for cell in group]), group)
-        # the retrained models take longest, and all other attacks wait for them
-        for attack in sorted(attacks, key=lambda attack: attack.method.name != "retrain")
+        # they also take longest, so they come first
+        for attack in sorted(plan.attacks.values(), key=lambda a: a.method.name != "retrain")
         for group in _groups(
-            [cell for cell in attack.cells if missing.pop(cell.key, None)],
-            1
-            if attack.method.name == "retrain"
-            else max(1, len(attack.cells) // (2 * max(1, workers))),
+            [cell for cell in attack.cells if cell.key in missing], _group_size(attack, workers)
         )
     ]
     wanted = {key for job in unlearnings for key in job.needs}
     shadows = [
-        ShadowJob(content_key("train", shadows=[shadow.key for shadow in group]), group)
+        ShadowJob(
+            content_key("train", shadows=[shadow.key for shadow in group]),
+            group,
+            keep_models=plan.keep_models,
+        )
         for bank in banks_of(plan)
         for group in _groups(
             [
                 shadow
                 # models that are trained together have halves of one size
-                for shadow in sorted(bank.shadows, key=lambda shadow: np.size(shadow.half))
+                for shadow in sorted(bank.shadows, key=_half_size)
                 if not store.has("margins", shadow.key)
                 or (shadow.key in wanted and not store.has("shadow", shadow.key))
             ],
@@ -141,6 +156,10 @@ def _group_size(attack: Attack, workers: int) -> int:
 def _share(count: int, workers: int, most: int) -> int:
     """Trainings for one process: so few that all workers end at about the same time."""
     return max(1, min(most, count // (4 * max(1, workers))))
+
+
+def _half_size(shadow: OriginalJob) -> int:
+    return 0 if shadow.half is None else len(shadow.half)
 
 
 def _groups(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:

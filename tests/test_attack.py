@@ -44,8 +44,8 @@ def _forgetful():
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """32 networks that learned half of a noisy dataset by heart, and forgot half of that."""
-    methods = [*HONEST[2:5], PEEKING, "finetune[epochs=2,lr=0.001]",
-        "neggrad-plus[epochs=2,lr=0.001]"]  # fmt: skip
+    methods = [*HONEST[2:5], PEEKING, "finetune[epochs=1,lr=0.001]",
+        "neggrad-plus[epochs=1,lr=0.001]"]  # fmt: skip
     spec = attack_spec(
         32, datasets=[NOISY], models=[LEARNER], training=BY_HEART, methods=methods,
         scenarios=["random[fraction=0.5]"], ulira={"redraws": 100},

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
@@ -78,10 +79,10 @@ def pair_design(
 ) -> PairDesign:
     """Draw complementary halves, stratified by class and by every pool.
 
-    Of each stratum with n examples either model of a pair gets floor(n/2) or ceil(n/2), and so it
-    does of the examples that are in the same pools, so that forget sets vary in size by one at
-    most where pools do not overlap. A pair depends on the seed and its own number alone: drawing
-    more pairs leaves the first ones as they are.
+    Either model of a pair gets floor(n/2) or ceil(n/2) of the n examples of a class, of those that
+    are in the same pools, and of those that are both; and of each pool, where of any two pools one
+    contains the other. A pair depends on the seed and its own number alone: drawing more pairs
+    leaves the first ones as they are.
 
     Args:
         labels: `(D,)` integer classes.
@@ -112,11 +113,11 @@ def pair_design(
     for column, pool in enumerate(listed):
         masks[pool_ids(pool, len(y)), column] = 1
     strata = _numbered(np.column_stack([masks, y.astype(np.int64)]))
-    # ones left over in their stratum are balanced within their pools, then within everything
-    levels = [strata, _numbered(masks), np.zeros_like(strata)]
+    classes, groups = _numbered(y.astype(np.int64)[:, None]), _numbered(masks)
     keep = np.empty((2 * n_pairs, len(y)), dtype=np.bool_)
     for pair in range(n_pairs):
-        keep[2 * pair] = _half(levels, np.random.default_rng((seed, pair, STREAM)))
+        rng = np.random.default_rng((seed, pair, STREAM))
+        keep[2 * pair] = _half(strata, classes, groups, rng)
     keep[1::2] = ~keep[0::2]
     return PairDesign(keep, strata, seed)
 
@@ -210,17 +211,55 @@ def _numbered(rows: IntArray) -> IntArray:
     return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def _half(levels: Sequence[IntArray], rng: np.random.Generator) -> BoolArray:
-    """Draw a half: shuffle, couple within groups level by level, take one of each couple."""
-    single = rng.permutation(len(levels[0]))
-    half = np.empty(len(single), dtype=np.bool_)
-    for groups in levels:
-        single = single[np.argsort(groups[single], kind="stable")]
-        _, start, size = np.unique(groups[single], return_index=True, return_counts=True)
-        left = (start + size - 1)[size % 2 == 1]
-        coupled = np.delete(single, left).reshape(-1, 2)
-        coins = rng.random(len(coupled)) < 0.5
-        half[coupled[:, 0]], half[coupled[:, 1]] = coins, ~coins
-        single = single[left]
-    half[single] = rng.random(len(single)) < 0.5
+def _half(
+    strata: IntArray, classes: IntArray, groups: IntArray, rng: np.random.Generator
+) -> BoolArray:
+    """Draw a half: couple at random within strata and take one of each couple."""
+    order = rng.permutation(len(strata))
+    order = order[np.argsort(strata[order], kind="stable")]
+    _, start, size = np.unique(strata[order], return_index=True, return_counts=True)
+    left = (start + size - 1)[size % 2 == 1]
+    coupled = np.delete(order, left).reshape(-1, 2)
+    coins = rng.random(len(coupled)) < 0.5
+    half = np.empty(len(order), dtype=np.bool_)
+    half[coupled[:, 0]], half[coupled[:, 1]] = coins, ~coins
+    _part(rng.permutation(order[left]), classes, groups, half, rng)
     return half
+
+
+def _part(
+    single: IntArray,
+    classes: IntArray,
+    groups: IntArray,
+    half: BoolArray,
+    rng: np.random.Generator,
+) -> None:
+    """Part those left over, one a stratum, so that classes and groups stay balanced too.
+
+    Each is an edge between its class and its group. Made even at all nodes by further edges, the
+    graph is one of closed walks, of even length since it is bipartite: taking every other edge of
+    a walk takes half of the edges at every node.
+    """
+    graph = nx.MultiGraph()
+    for example in single.tolist():
+        graph.add_edge(("class", int(classes[example])), ("group", int(groups[example])), example)
+    odd = {
+        side: sorted(node for node, degree in graph.degree() if node[0] == side and degree % 2)
+        for side in ("class", "group")
+    }
+    extra = -1
+    for side, nodes in odd.items():
+        other = "group" if side == "class" else "class"
+        # neighbours err in opposite directions, so that a union of consecutive groups hardly does
+        for first, second in zip(nodes[0::2], nodes[1::2], strict=False):
+            for place, node in enumerate((first, second)):
+                graph.add_edge(node, (other, extra), extra - place)
+            extra -= 2
+    if len(odd["class"]) % 2:  # then so is the number of odd groups
+        graph.add_edge(odd["class"][-1], odd["group"][-1], extra)
+    for nodes in list(nx.connected_components(graph)):
+        taken = rng.random() < 0.5
+        for *_, example in nx.eulerian_circuit(graph.subgraph(nodes), keys=True):
+            if example >= 0:
+                half[example] = taken
+            taken = not taken

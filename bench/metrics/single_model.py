@@ -54,7 +54,7 @@ def single_model_attacks(
         examples.
     """
     arrays = {
-        role: (part.logits.double().cpu().numpy(), part.labels.cpu().numpy())
+        role: (part.logits.cpu().double().numpy(), part.labels.cpu().numpy())
         for role, part in outputs.items()
     }
     forget, retain, test = arrays["forget"], arrays["retain"], arrays["test"]
@@ -62,6 +62,8 @@ def single_model_attacks(
     kept, same = (test[0][~inside], test[1][~inside]), test
     if forget_classes:
         same = (test[0][inside], test[1][inside])
+    rng = np.random.default_rng(0)  # ids may be sorted by class, and not all are used
+    retain, kept = (_shuffled(*part, rng) for part in (retain, kept))
     found = {}
     if min(len(retain[1]), len(kept[1])) >= LEAST:
         found["mia_svc_efficacy"] = mia_svc_efficacy(
@@ -75,3 +77,10 @@ def single_model_attacks(
             cross_entropy(*forget), cross_entropy(*same)
         )
     return found
+
+
+def _shuffled(
+    logits: Array, labels: npt.NDArray[np.int64], rng: np.random.Generator
+) -> tuple[Array, npt.NDArray[np.int64]]:
+    order = rng.permutation(len(labels))
+    return logits[order], labels[order]

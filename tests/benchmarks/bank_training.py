@@ -65,7 +65,7 @@ from unlearnbench.bench.models import build_model
 from unlearnbench.bench.modelspec import create_model_spec
 from unlearnbench.bench.recipe import Recipe, TrainingSettings
 from unlearnbench.bench.stacked import stackable, train_stacked
-from unlearnbench.bench.training import schedule_scale, make_optimizer, train_recipe
+from unlearnbench.bench.training import make_optimizer, schedule_scale, train_recipe
 
 DEFAULT = "sequential,resident,nudged,processes,stacked-4,stacked-8,stacked-16,"
 DEFAULT += "processes+stacked-8,processes-bf16,processes+stacked-8-bf16"
