@@ -155,7 +155,7 @@ def _group_size(attack: Attack, workers: int) -> int:
 
 def _share(count: int, workers: int, most: int) -> int:
     """Trainings for one process: so few that all workers end at about the same time."""
-    return max(1, min(most, count // (4 * max(1, workers))))
+    return max(1, min(most, count // (2 * max(1, workers))))
 
 
 def _half_size(shadow: OriginalJob) -> int:
