@@ -329,7 +329,7 @@ def _seeds(text: str) -> int | list[int]:
 
 def _report(result: RunResult) -> None:
     """Table and closing lines on stdout."""
-    from .render import terminal_table
+    from .terminal import terminal_table
 
     click.echo(terminal_table(result.records, result.banks))
     if not result.tracked:

@@ -23,7 +23,7 @@ CHECKPOINT = module.Checkpoint
 def laid_out(tmp_path, monkeypatch):
     """A store with the images, worker settings, and one job of four shadow models."""
     monkeypatch.setattr(module, "STACKING_DEVICES", {"cpu"})
-    spec = toy_spec(methods=["identity"], ulira={"shadows": 16})
+    spec = toy_spec(methods=["identity"], ulira={"shadows": 8})
     plan = toy_plan(spec)
     store = Store(tmp_path / "store")
     put_images(store, toy_images_of(spec))

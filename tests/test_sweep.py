@@ -113,7 +113,7 @@ precision = "bf16"
 def test_the_quickstart_is_a_valid_sweep_of_all_that_was_promised():
     spec = read_sweep(None)
     assert spec.name == "quickstart"
-    assert spec.datasets == ["digits"]
+    assert spec.datasets == ["digits[label_noise=0.1]"]
     assert len(spec.seeds) >= 2
     sweep = resolve(spec)
     assert {scenario.name for scenario in sweep.scenarios} == {"class", "random"}
