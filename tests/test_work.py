@@ -1,4 +1,4 @@
-"""What is left to do: after other sweeps, lost artefacts and kills, nothing twice and nothing lost."""
+"""What is left to do after other sweeps, lost artefacts and kills: nothing twice, nothing lost."""
 
 from __future__ import annotations
 
