@@ -70,7 +70,9 @@ def _test_rows(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def _replace_labels(labels: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
     """Replace a fraction of the labels, each by one of the nine other classes."""
-    digests = [hashlib.sha256(f"digits label {row}".encode()).digest() for row in range(len(labels))]
+    digests = [
+        hashlib.sha256(f"digits label {row}".encode()).digest() for row in range(len(labels))
+    ]
     replaced = labels.copy()
     for row in sorted(range(len(labels)), key=digests.__getitem__)[: round(fraction * len(labels))]:
         replaced[row] = (labels[row] + 1 + digests[row][-1] % 9) % 10
