@@ -8,9 +8,20 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize(
-    "name", ["attack_power", "margin", "pairs", "population", "rates", "ulira"]
-)
+NAMES = [
+    "attack_power",
+    "cka",
+    "divergence",
+    "margin",
+    "pairs",
+    "population",
+    "ranking",
+    "rates",
+    "ulira",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_examples_run(name):
     module = importlib.import_module(f"unlearnbench.bench.metrics.{name}")
     found = doctest.testmod(module)
