@@ -41,6 +41,7 @@ def run_cell(job: CellJob, settings: WorkerSettings) -> float:
         metrics = _measure(workbench, outcome.model)
         times = {
             "unlearn_s": outcome.unlearn_s,
+            **outcome.phases,
             "prepare_s": prepared.prepare_s,
             "evaluate_s": time.perf_counter() - began,
             "original_s": workbench.original_s,

@@ -13,7 +13,15 @@ from .record import Record
 from .spec_string import format_spec
 
 METRICS = ("forget_acc", "retain_acc", "test_acc", "test_forget_acc", "test_retain_acc")
-TIMES = ("unlearn_s", "prepare_s", "speedup", "original_s", "retrain_s")
+TIMES = (
+    "unlearn_s",
+    "statistics_s",
+    "search_s",
+    "prepare_s",
+    "speedup",
+    "original_s",
+    "retrain_s",
+)
 PAIRED = (*METRICS, *CELL_ATTACKS)  # each is shown beside the retrained model's
 SCORES = (*PAIRED, *(f"gap_{name}" for name in METRICS), "tow")
 

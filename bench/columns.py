@@ -30,6 +30,10 @@ LEGEND = {
         "Mean seconds inside the method once the forget request is known, and of work that needs "
         "no request."
     ),
+    "statistics s, search s": (
+        "Of the unlearn seconds, those spent on measuring examples and on trying candidates, where "
+        "a method times them apart; the rest is the edit."
+    ),
     "speed-up": (
         "Seconds of retraining over seconds of unlearning, both timed on one machine; mean over "
         "the seeds."
@@ -79,6 +83,7 @@ def columns_of(table: Table, board: Leaderboard) -> list[Column]:
     columns += [
         Column("", "ToW", _tow_cell),
         Column("", "unlearn s", partial(seconds_cell, "unlearn_s")),
+        *_phase_columns(rows),
         Column("", "prepare s", partial(seconds_cell, "prepare_s")),
         Column("", "speed-up", speedup_cell),
         Column("", "memory", _memory_cell),
@@ -187,6 +192,16 @@ def _metric_columns(metrics: Sequence[str]) -> list[Column]:
         Column(f"{HEADS[metric]} %", head, partial(cell, metric), sub=sub)
         for metric in metrics
         for head, cell, sub in (("", accuracy_cell, "retrained"), ("gap", gap_cell, "± std"))
+    ]
+
+
+def _phase_columns(rows: Sequence[Row]) -> list[Column]:
+    """Parts of the work that some method times apart."""
+    heads = {"statistics_s": "statistics s", "search_s": "search s"}
+    return [
+        Column("", head, partial(seconds_cell, name))
+        for name, head in heads.items()
+        if any(known(row[f"{name}_mean"]) for row in rows)
     ]
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from .batches import ExampleSet, Pixels
 from .checkpoint import Checkpoint
 from .datastore import get_images
-from .environment import describe_environment
+from .environment import describe_environment, synchronise
 from .jobs import OriginalJob, WorkerSettings
 from .keys import derive_seed
 from .models import build_model, describe_model
@@ -20,7 +20,7 @@ from .recipe import Recipe
 from .store import Store
 from .task import quiet_randomness
 from .training import check_finite, train_recipe
-from .workbench import begin, create_recipe, generator, split_of, synchronise
+from .workbench import begin, create_recipe, generator, split_of
 
 
 def run_original(job: OriginalJob, settings: WorkerSettings) -> float:

@@ -68,8 +68,9 @@ class Record(BaseModel):
             `rmia/auc_se` stand in for all of U-LIRA where there are fewer than 6 shadow models.
             `klom/*` and `klom_gauss/*` (nats) with `floor_*`, what exact unlearning gets;
             `forgetting_score/f` with `forgetting_score/null`, likewise.
-        times: Seconds. `unlearn_s`, `prepare_s`, `evaluate_s`, `original_s`, `retrain_s`; and
-            `speedup`, retrain_s / unlearn_s, given only where both ran on the same hardware.
+        times: Seconds. `unlearn_s`, of which `statistics_s` and `search_s` where the method times
+            them apart; `prepare_s`, `evaluate_s`, `original_s`, `retrain_s`; and `speedup`,
+            retrain_s / unlearn_s, given only where both ran on the same hardware.
         peak_memory_bytes: Highest memory while unlearning: on the accelerator where there is
             one, else resident memory of the process; None where it cannot be told.
         samples: Examples served to the method by role, repeats counted, `prepare` included.

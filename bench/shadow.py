@@ -19,6 +19,7 @@ from torch import nn
 from .batches import ExampleSet
 from .checkpoint import Checkpoint
 from .datastore import get_images
+from .environment import synchronise
 from .errors import DivergedError, StoreError
 from .jobs import OriginalJob, ShadowJob, WorkerSettings
 from .keys import content_key
@@ -29,7 +30,7 @@ from .stacked import stackable, train_stacked
 from .store import Store
 from .task import quiet_randomness
 from .training import check_finite, train_recipe
-from .workbench import begin, synchronise
+from .workbench import begin
 
 TOLERANCE = 1e-3  # by which margins of a model that is trained again may differ, relative
 PROBE_BATCHES = 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .batches import Batch, ExampleSet
+from .environment import synchronise
 from .errors import UndeclaredNeedError
 from .evaluate import accuracy, in_eval_mode, logits
 from .layers import Layer, find_layers
@@ -20,6 +22,8 @@ from .models import build_model
 from .observe import Watch, observe
 from .taskinfo import TaskInfo
 from .training import Loss, cross_entropy, fit, make_optimizer, train_recipe
+
+Phase = Literal["statistics", "search"]
 
 
 class UnlearningTask(TaskInfo):
@@ -43,6 +47,7 @@ class UnlearningTask(TaskInfo):
         prepared: What `prepare` returned for this original; empty if nothing.
         served: Examples served so far, by role, repeats counted.
         reported: What the method noted of itself.
+        phases: Seconds of the parts of the work that were timed apart, as `<name>_s`.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class UnlearningTask(TaskInfo):
         self.device, self.rng, self.served = device, rng, served
         self.prepared: Mapping[str, Tensor] = prepared or {}
         self.reported: dict[str, Any] = {}
+        self.phases: dict[str, float] = {}
         self._method, self._sets = method, dict(sets)
 
     # --- example sets -----------------------------------------------------------------------
@@ -191,6 +197,22 @@ class UnlearningTask(TaskInfo):
         images = torch.zeros(size, *self.image_shape, device=self.device)
         zeros = torch.zeros(size, dtype=torch.int64, device=self.device)
         return Batch(images, zeros, zeros)
+
+    @contextmanager
+    def phase(self, name: Phase) -> Iterator[None]:
+        """Time a part of the work apart; the seconds stay part of the whole.
+
+        Args:
+            name: `statistics`, what is measured on examples; or `search`, trying candidates.
+        """
+        synchronise(self.device)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            synchronise(self.device)
+            key = f"{name}_s"
+            self.phases[key] = self.phases.get(key, 0.0) + time.perf_counter() - began
 
     def report(self, **values: float | int | str | bool) -> None:
         """Note what the method chose (e.g. searched values); goes into the record."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .batches import ExampleSet, Pixels
 from .dataset import ImageData
 from .datastore import get_images
-from .environment import PeakMemory
+from .environment import PeakMemory, synchronise
 from .errors import StoreError
 from .jobs import CellJob, OriginalJob, PluginText, RecipeText, WorkerSettings
 from .keys import canonical_json, derive_seed
@@ -47,6 +47,7 @@ class Unlearned:
     peak_memory_bytes: int | None
     served: dict[str, int]
     reported: dict[str, Any]
+    phases: dict[str, float]
 
 
 class Workbench:
@@ -118,7 +119,14 @@ class Workbench:
             raise TypeError(
                 f"method `{self.method.name}` must return a model; got {type(unlearned).__name__}."
             )
-        return Unlearned(unlearned.eval(), seconds, peak, dict(task.served), dict(task.reported))
+        return Unlearned(
+            unlearned.eval(),
+            seconds,
+            peak,
+            dict(task.served),
+            dict(task.reported),
+            dict(task.phases),
+        )
 
     def train_set(self, role: str, ids: Ids) -> ExampleSet:
         """Official training images for measuring, which no method sees."""
@@ -240,11 +248,3 @@ def create_method(text: PluginText) -> Unlearner:
 def generator(*parts: int | str) -> torch.Generator:
     """A generator of its own for every use."""
     return torch.Generator().manual_seed(derive_seed(*parts))
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -44,3 +45,36 @@ def test_half_a_second_is_half_a_second_whatever_stands_around_it(tmp_path, plug
     assert len(times) == 3
     assert min(times) == pytest.approx(0.5, abs=0.05)  # a busy machine only adds
     assert min(record.times["evaluate_s"] for record in records) >= 0.2
+
+
+PHASES = """
+import time
+from unlearnbench.bench import Unlearner
+
+class Searcher(Unlearner):
+    '''Sleep in two phases.'''
+    name = "searcher"
+    reference = "test"
+
+    def unlearn(self, model, task):
+        with task.phase("statistics"):
+            time.sleep(0.1)
+        for _ in range(2):
+            with task.phase("search"):
+                time.sleep(0.15)
+        time.sleep(0.1)
+        return model
+"""
+
+
+def test_phases_are_timed_apart_and_stay_part_of_the_whole(tmp_path, plugin):
+    spec = toy_spec(methods=["searcher"], plugins=[plugin(PHASES)], seeds=3)
+    result = run_sweep(spec, toy_options(tmp_path))
+    times = [record.times for record in result.records if record.method == "searcher"]
+    fastest = {name: min(t[name] for t in times) for name in times[0]}
+    assert fastest["statistics_s"] == pytest.approx(0.1, abs=0.05)
+    assert fastest["search_s"] == pytest.approx(0.3, abs=0.05)
+    assert fastest["unlearn_s"] == pytest.approx(0.5, abs=0.08)
+    assert all(t["unlearn_s"] > t["statistics_s"] + t["search_s"] for t in times)
+    table = (result.out / "leaderboard.md").read_text()
+    assert re.search(r"\|\s*statistics s \|\s*search s \|", table)
