@@ -24,10 +24,12 @@ from .ranges import Range
 from .record import Record, read_records
 from .registry import DATASETS, METHODS
 from .taskinfo import TaskInfo
-from .unlearner import Unlearner
+from .unlearner import FineTuning, Unlearner
 
 if TYPE_CHECKING:
     from .batches import Batch, ExampleSet
+    from .channel_units import ChannelUnit
+    from .class_statistics import ClassStatistics
     from .layers import Layer
     from .task import UnlearningTask
 
@@ -35,11 +37,14 @@ __all__ = [
     "DATASETS",
     "METHODS",
     "Batch",
+    "ChannelUnit",
+    "ClassStatistics",
     "DataError",
     "Dataset",
     "DeclinedError",
     "DivergedError",
     "ExampleSet",
+    "FineTuning",
     "ImageData",
     "InputError",
     "Layer",
@@ -58,6 +63,8 @@ __all__ = [
 
 _NEEDS_TORCH = {
     "Batch": "batches",
+    "ChannelUnit": "channel_units",
+    "ClassStatistics": "class_statistics",
     "ExampleSet": "batches",
     "Layer": "layers",
     "UnlearningTask": "task",

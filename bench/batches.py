@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -209,6 +209,11 @@ class ExampleSet:
         part = copy(self)  # shares images and counts
         part._rows = self._rows[positions.to(self._rows.device)]
         return part
+
+    def parted(self, classes: Sequence[int]) -> tuple[ExampleSet, ExampleSet]:
+        """The members outside and inside some classes."""
+        inside = torch.isin(self.labels, torch.tensor(classes, device=self.ids.device))
+        return self.subset((~inside).nonzero()[:, 0]), self.subset(inside.nonzero()[:, 0])
 
     def with_generator(self, generator: torch.Generator) -> ExampleSet:
         """The same members in an order of their own; what is served is not counted."""

@@ -107,6 +107,11 @@ class Checkpoint:
             temporary.unlink(missing_ok=True)
         self._written = time.monotonic()
 
+    def before(self) -> Checkpoint:
+        """The checkpoint of a training that comes before this one, for the same generators."""
+        path = self.path.with_suffix(f".first{self.path.suffix}")
+        return Checkpoint(path, self._rngs, self._every_s)
+
     def clear(self) -> None:
         """Remove the file: the training has ended."""
         self.path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from .jobs import CellJob, OriginalJob, PluginText, RecipeText
 from .keys import content_key, digest_bytes
 from .modelspec import ModelSpec
 from .recipe import Recipe
+from .registry import METHODS
 from .scenario import Ids
 from .unlearner import Unlearner
 
@@ -70,11 +71,12 @@ def cell_job(
             depend on it, and not of that of a shadow model's margins.
         save: Whether the unlearned model is stored.
     """
+    variant = method.family() != method.name
     prepared = content_key(
         "prepared",
         original=original.key,
-        method=method.name,
-        code=code,
+        method=method.family(),
+        code=METHODS.get(method.family()).code_digest() if variant else code,
         params=method.prepare_params,
     )
     if original.half is None:
@@ -125,6 +127,9 @@ def _original(
         recipe.settings.model_dump(mode="json"),
         None if penalty is None else PluginText(penalty.name, penalty.params),
     )
+    start = None
+    if half is None and recipe.fine_tuning is not None:
+        start = original_job(images, validation_fraction, model, recipe.plain, seed)
     return OriginalJob(
         key=key,
         data=images.digest,
@@ -133,6 +138,7 @@ def _original(
         recipe=text,
         seed=seed,
         half=half,
+        start=start,
     )
 
 

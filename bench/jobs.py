@@ -63,6 +63,7 @@ class OriginalJob:
         recipe: How it is trained.
         seed: Seed of the cells that it serves.
         half: Ids that a shadow model is trained on, sorted; None for all of the training set.
+        start: The plain original that it starts from, where the recipe fine-tunes.
     """
 
     noun: ClassVar[str] = "its original"
@@ -74,12 +75,22 @@ class OriginalJob:
     recipe: RecipeText
     seed: int
     half: NDArray[int64] | None = None
-    needs: tuple[str, ...] = ()
+    start: OriginalJob | None = None
 
     @property
     def makes(self) -> tuple[str, ...]:
         """The original."""
         return (self.key,)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it starts from."""
+        return () if self.start is None else (self.start.key,)
+
+    @property
+    def chain(self) -> list[OriginalJob]:
+        """What it starts from, then itself."""
+        return [*([] if self.start is None else self.start.chain), self]
 
     @property
     def kind(self) -> str:

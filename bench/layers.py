@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from .evaluate import in_eval_mode
 
+_EXCITATION = re.compile(r"Squeeze|Excite|^SE($|Module|Layer)")
 NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
 
 
@@ -28,6 +33,9 @@ class Layer:
             `norm`, else the layer.
         is_stem: Whether it is the first layer that the image meets.
         is_head: Whether it gives the logits.
+        consumer: The one layer that takes the activation, if it takes nothing else, or None.
+        is_excitation: Whether it is part of a squeeze-and-excitation block, which scales
+            channels; what it gives is no feature map.
     """
 
     name: str
@@ -36,6 +44,8 @@ class Layer:
     output: nn.Module
     is_stem: bool
     is_head: bool
+    consumer: nn.Conv2d | nn.Linear | None = None
+    is_excitation: bool = False
 
     @property
     def is_conv(self) -> bool:
@@ -54,6 +64,7 @@ class _Trace:
     """What one forward pass showed: which module's output went, untouched, into which."""
 
     takers: dict[nn.Module, set[nn.Module]] = field(default_factory=dict)
+    uses: dict[nn.Module, int] = field(default_factory=dict)  # calls that took its output
     makers: dict[nn.Module, set[nn.Module | None]] = field(default_factory=dict)
     order: list[nn.Module] = field(default_factory=list)
 
@@ -75,7 +86,7 @@ def find_layers(model: nn.Module, image: Tensor) -> list[Layer]:
         image: `(N, C, H, W)` float example batch on the model's device; one image is enough.
     """
     trace = _trace(model, image)
-    heads = _heads(model)
+    heads, excited = _heads(model), excitations(model)
     layers = [m for m in trace.order if isinstance(m, (nn.Conv2d, nn.Linear))]
     names = {module: name for name, module in model.named_modules()}
     found = []
@@ -87,10 +98,48 @@ def find_layers(model: nn.Module, image: Tensor) -> list[Layer]:
         behind = trace.follower(last)
         output = behind if behind is not None and _is_activation(behind) else last
         is_head = module in heads if heads else position == len(layers) - 1
+        consumer = trace.follower(output) if trace.uses.get(output) == 1 else None
         found.append(
-            Layer(names[module], module, norm, output, is_stem=position == 0, is_head=is_head)
+            Layer(
+                names[module],
+                module,
+                norm,
+                output,
+                is_stem=position == 0,
+                is_head=is_head,
+                consumer=consumer if isinstance(consumer, (nn.Conv2d, nn.Linear)) else None,
+                is_excitation=names[module] in excited,
+            )
         )
     return found
+
+
+def excitations(model: nn.Module) -> set[str]:
+    """Names of all modules inside squeeze-and-excitation blocks, by the names of their classes."""
+    blocks = [n for n, m in model.named_modules() if _EXCITATION.search(type(m).__name__)]
+    return {
+        name
+        for name, _ in model.named_modules()
+        for block in blocks
+        if name.startswith(f"{block}.")
+    }
+
+
+def stages(model: nn.Module, last: int) -> list[str]:
+    """Names of all modules of the last stages of a network and of what comes after.
+
+    A stage ends where timm's `feature_info` says that a feature map is taken; for a network
+    without it, the second half of its layers is as good as any.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    info: Any = getattr(model, "feature_info", None) or []
+    ends = [item["module"] for item in info if isinstance(item, dict) and item.get("module")]
+    ends = [end for end in ends if end in names]
+    if len(ends) <= last:
+        return names if ends else names[len(names) // 2 :]
+    end = ends[-last - 1]
+    position = max(i for i, n in enumerate(names) if n == end or n.startswith(f"{end}."))
+    return names[position + 1 :]
 
 
 def _heads(model: nn.Module) -> set[nn.Module]:
@@ -141,9 +190,36 @@ def _trace(model: nn.Module, image: Tensor) -> _Trace:
         for module in interesting:
             handles.append(module.register_forward_pre_hook(before))
             handles.append(module.register_forward_hook(after))
-        with in_eval_mode(model), torch.no_grad():
+        with in_eval_mode(model), torch.no_grad(), _Uses() as uses:
             model(image)
+        for identity, (maker, _) in produced.items():
+            if maker is not None:
+                trace.uses[maker] = trace.uses.get(maker, 0) + uses.count[identity]
     finally:
         for handle in handles:
             handle.remove()
     return trace
+
+
+class _Uses(TorchFunctionMode):
+    """Counts the operations that make another tensor of each tensor, by `id`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[int] = Counter()
+        self._alive: list[Tensor] = []  # so that no id is used twice
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        result = func(*args, **(kwargs or {}))
+        taken = [a for a in (*args, *(kwargs or {}).values()) if isinstance(a, Tensor)]
+        makes = isinstance(result, (Tensor, tuple, list)) and not isinstance(result, torch.Size)
+        if makes and all(result is not tensor for tensor in taken):
+            self.count.update({id(tensor) for tensor in taken})
+            self._alive += taken
+        return result

@@ -12,7 +12,9 @@ from torch import nn
 from .batches import ExampleSet, Pixels
 from .checkpoint import Checkpoint
 from .datastore import get_images
+from .decorrelation import decorrelation
 from .environment import describe_environment, synchronise
+from .errors import StoreError
 from .jobs import OriginalJob, WorkerSettings
 from .keys import derive_seed
 from .models import build_model, describe_model
@@ -38,6 +40,8 @@ def run_original(job: OriginalJob, settings: WorkerSettings) -> float:
         if store.has(job.kind, job.key):
             return 0.0
         model, meta = train_original(store, job, settings)
+        examples = lay_out(store, job, settings).examples
+        meta["model_info"] |= decorrelation(model, examples)
         store.put(job.kind, job.key, meta, model.state_dict())
         store.checkpoint(job.key).unlink(missing_ok=True)
         return float(meta["original_s"])
@@ -97,15 +101,33 @@ def train_original(
     """
     device = torch.device(settings.device)
     training = lay_out(store, job, settings)
+    started_s = _start(store, job, training.model)
     checkpoint = Checkpoint(store.checkpoint(job.key), training.rng)
     synchronise(device)
     began = time.perf_counter()
     with quiet_randomness(training.rng, device):
-        train_recipe(training.model, training.examples, training.recipe, checkpoint)
+        train_recipe(
+            training.model,
+            training.examples,
+            training.recipe,
+            checkpoint,
+            started=job.start is not None,
+        )
     synchronise(device)
-    seconds = checkpoint.before_s + time.perf_counter() - began
+    seconds = started_s + checkpoint.before_s + time.perf_counter() - began
     check_finite(training.model)
     return training.model, describe(job, training, seconds, settings)
+
+
+def _start(store: Store, job: OriginalJob, model: nn.Module) -> float:
+    """Load what a model starts from, if anything; the seconds that training it took."""
+    if job.start is None:
+        return 0.0
+    found = store.get(job.start.kind, job.start.key)
+    if found is None:
+        raise StoreError(f"original `{job.start.key}` is not in the store.")
+    model.load_state_dict(found.tensors())
+    return float(found.meta["original_s"])
 
 
 def describe(

@@ -143,7 +143,7 @@ def make_plan(
     cells = list({cell.key: cell for cell in cells}.values())  # a list may name a thing twice
     for cell in cells:
         if not cell.skip:
-            originals.setdefault(cell.job.original.key, cell.job.original)
+            originals |= {job.key: job for job in cell.job.original.chain}
     return Plan(cells, originals, attacks, sweep.spec.ulira.keep_models)
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .errors import InputError, UnknownNameError
 from .registry import METHODS
 from .spec_string import format_spec, parse_spec
-from .unlearner import Unlearner
+from .unlearner import FineTuning, Unlearner
 
 PLAIN = "plain"
 
@@ -63,6 +63,16 @@ class Recipe:
     settings: TrainingSettings
     penalty: Unlearner | None = None
 
+    @property
+    def fine_tuning(self) -> FineTuning | None:
+        """How a plain model goes on with the penalty; None if it is trained with it at once."""
+        return None if self.penalty is None else self.penalty.fine_tuning
+
+    @property
+    def plain(self) -> Recipe:
+        """The same settings without a penalty."""
+        return Recipe(PLAIN, self.settings)
+
     def describe(self) -> dict[str, Any]:
         """All that determines a model trained with this recipe, apart from data and seed."""
         described: dict[str, Any] = self.settings.model_dump(mode="json")
@@ -81,7 +91,9 @@ def recipe_of(method: Unlearner, settings: TrainingSettings) -> Recipe:
     if method.recipe is None:
         return Recipe(PLAIN, settings)
     own = {key: method.params[key] for key in method.penalty_fields}
-    return _penalised(method.recipe, type(method), own, settings)
+    variant = method.family() != method.name
+    maker = METHODS.get(method.family()) if variant else type(method)
+    return _penalised(method.recipe, maker, own, settings)
 
 
 def create_recipe(text: str, settings: TrainingSettings) -> Recipe:
@@ -95,7 +107,16 @@ def create_recipe(text: str, settings: TrainingSettings) -> Recipe:
         if spec.params:
             raise InputError(f"recipe `{PLAIN}` has no parameters; got `{text}`.")
         return Recipe(PLAIN, settings)
-    makers = {cls.recipe: cls for cls in METHODS.classes() if cls.recipe is not None}
+    makers: dict[str, type[Unlearner]] = {}
+    for cls in METHODS.classes():
+        if cls.recipe is None or cls.family() != cls.name:
+            continue
+        other = makers.setdefault(cls.recipe, cls)
+        if other is not cls and cls.recipe == spec.name:
+            raise InputError(
+                f"recipe `{spec.name}` is made by two methods, `{other.name}` and `{cls.name}`; "
+                "rename one, or declare one as a variant of the other (`variant_of`)."
+            )
     if spec.name not in makers:
         raise UnknownNameError("recipe", spec.name, [PLAIN, *makers])
     maker = makers[spec.name]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +35,19 @@ def make_optimizer(
     lr: float,
     momentum: float,
     weight_decay: float,
+    undecayed: Sequence[Tensor] = (),
 ) -> torch.optim.Optimizer:
-    """Build SGD with Nesterov momentum, or AdamW, over the trainable parameters."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    """Build SGD with Nesterov momentum, or AdamW, over the trainable parameters.
+
+    Those in `undecayed` have no weight decay.
+    """
+    free = set(undecayed)
+    parameters: list[Any] = [p for p in model.parameters() if p.requires_grad]
+    if free:
+        parameters = [
+            {"params": [p for p in parameters if p not in free]},
+            {"params": [p for p in parameters if p in free], "weight_decay": 0.0},
+        ]
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
     return torch.optim.SGD(
@@ -64,6 +74,7 @@ def fit(
     clip_norm: float | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     checkpoint: Checkpoint | None = None,
+    at_epoch: Callable[[int], None] | None = None,
 ) -> float:
     """Minimise a loss over a set of examples.
 
@@ -80,6 +91,7 @@ def fit(
         clip_norm: Largest norm of the gradient of a step.
         precision: `bf16` runs the forward pass under autocast.
         checkpoint: Where to go on from, and to write to between epochs.
+        at_epoch: Called with the number of epochs that are done, before each.
 
     Returns:
         Mean loss of the last epoch.
@@ -96,6 +108,8 @@ def fit(
     done = 0 if checkpoint is None else checkpoint.resume(model, optimizer)
     step = done * each
     for epoch in range(done, epochs):
+        if at_epoch is not None:
+            at_epoch(epoch)
         model.train(batch_norm == "train")
         losses: list[Tensor] = []
         for batch in examples.batches(size, training=True):
@@ -125,47 +139,82 @@ def fit(
 
 
 def train_recipe(
-    model: nn.Module, examples: ExampleSet, recipe: Recipe, checkpoint: Checkpoint | None = None
+    model: nn.Module,
+    examples: ExampleSet,
+    recipe: Recipe,
+    checkpoint: Checkpoint | None = None,
+    *,
+    started: bool = False,
 ) -> nn.Module:
     """Train a fresh model as the recipe says, penalty included.
+
+    A recipe that fine-tunes trains without its penalty first, and then goes on with it.
 
     Args:
         model: Trained in place; left in eval mode.
         examples: What to iterate over.
         recipe: How.
         checkpoint: Where to go on from, and to write to between epochs.
+        started: The model has been trained without the penalty already.
     """
+    if recipe.fine_tuning is None:
+        _train(model, examples, recipe, checkpoint)
+        return model
+    first = None if checkpoint is None else checkpoint.before()
+    if not started and not (checkpoint is not None and checkpoint.path.is_file()):
+        _train(model, examples, recipe.plain, first)
+    if checkpoint is not None and first is not None:
+        checkpoint.before_s = first.before_s
+    _train(model, examples, recipe, checkpoint)
+    if first is not None:
+        first.clear()
+    return model
+
+
+def _train(
+    model: nn.Module, examples: ExampleSet, recipe: Recipe, checkpoint: Checkpoint | None
+) -> None:
+    """One course of training, with the penalty if the recipe has one."""
     settings: TrainingSettings = recipe.settings
     plain = cross_entropy(settings.label_smoothing)
-    penalty = recipe.penalty
+    penalty, tuning = recipe.penalty, recipe.fine_tuning
+    epochs = settings.epochs if tuning is None else tuning.epochs
+    weight = 1.0
+
+    def at_epoch(done: int) -> None:
+        nonlocal weight
+        if penalty is not None:
+            weight = penalty.penalty_weight(done / epochs)
 
     def penalised(model: nn.Module, batch: Batch) -> Tensor:
-        assert penalty is not None
+        if penalty is None or weight == 0:
+            return plain(model, batch)
         with torch.autocast(batch.images.device.type, enabled=False):
             extra = penalty.training_penalty(model)
-        return plain(model, batch) + extra
+        return plain(model, batch) + weight * extra
 
     optimizer = make_optimizer(
         model,
         name=settings.optimizer,
-        lr=settings.lr,
+        lr=settings.lr if tuning is None else tuning.lr,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
+        undecayed=[] if penalty is None else penalty.undecayed(model),
     )
     fit(
         model,
         examples,
         optimizer,
-        epochs=settings.epochs,
-        loss=plain if penalty is None else penalised,
+        epochs=epochs,
+        loss=penalised,
         batch_size=settings.batch_size,
         schedule=settings.schedule,
         warmup_frac=settings.warmup_frac,
         clip_norm=settings.clip_norm,
         precision=settings.precision,
         checkpoint=checkpoint,
+        at_epoch=at_epoch,
     )
-    return model
 
 
 def check_finite(model: nn.Module) -> None:

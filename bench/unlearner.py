@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 from .errors import PluginError
 from .plugin import Plugin
@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 
 Need = Literal["forget", "retain", "training", "validation", "gradients"]
 Scope = Literal["class", "sample"]
+
+
+class FineTuning(NamedTuple):
+    """How a trained model goes on with a penalty.
+
+    Attributes:
+        epochs: Passes over the training set.
+        lr: Peak step size.
+    """
+
+    epochs: int
+    lr: float
 
 
 class Unlearner(Plugin, ABC):
@@ -40,6 +52,9 @@ class Unlearner(Plugin, ABC):
         penalty_version: Raise it when the code of `training_penalty` changes what it computes;
             originals trained with the former version are then no longer used.
         prepare_fields: The hyper-parameters that `prepare` depends on; None means all.
+        variant_of: Name of the method whose recipe and preparation a variant uses as they are, so
+            that both are made once for all of them. It holds for the class that says so, not for
+            those that derive from it.
 
     Example:
         >>> from unlearnbench.bench import Unlearner
@@ -63,6 +78,7 @@ class Unlearner(Plugin, ABC):
     penalty_fields: ClassVar[frozenset[str]] = frozenset()
     penalty_version: ClassVar[int] = 1
     prepare_fields: ClassVar[frozenset[str] | None] = None
+    variant_of: ClassVar[str | None] = None
 
     @abstractmethod
     def unlearn(self, model: nn.Module, task: UnlearningTask) -> nn.Module:
@@ -109,6 +125,31 @@ class Unlearner(Plugin, ABC):
         """
         raise PluginError(f"method `{self.name}` has no training penalty.")
 
+    def penalty_weight(self, progress: float) -> float:
+        """Factor of the penalty in the course of training; where it is 0, none is computed.
+
+        Args:
+            progress: Share of the epochs that are done, in [0, 1).
+        """
+        return 1.0
+
+    @property
+    def fine_tuning(self) -> FineTuning | None:
+        """How a plain original goes on with the penalty; None to train with it from scratch.
+
+        Retrained and shadow models are then trained plain and go on likewise.
+        """
+        return None
+
+    def undecayed(self, model: nn.Module) -> list[Tensor]:
+        """Parameters that the penalty holds in place of weight decay, in training with it."""
+        return []
+
+    @classmethod
+    def family(cls) -> str:
+        """Name of the method that makes the recipe and prepares: its own, unless a variant."""
+        return vars(cls).get("variant_of") or cls.name
+
     def unsupported_reasons(self, task: TaskInfo) -> list[str]:
         """Return every reason why the method does not serve this task; empty if it does.
 
@@ -146,6 +187,14 @@ def check_declaration(method: type[Unlearner]) -> None:
                 f"method `{method.name}` names {sorted(wrong)} in `{attribute}`, "
                 f"which are not among its fields: {', '.join(method.model_fields)}."
             )
+    if "variant_of" in vars(method):
+        for own in ("prepare", "training_penalty"):
+            if own in vars(method):
+                raise PluginError(
+                    f"method `{method.name}` is a variant of `{method.variant_of}`, whose `{own}` "
+                    "it uses; it cannot have its own."
+                )
+        return
     if (method.recipe is not None) != (method.training_penalty is not Unlearner.training_penalty):
         raise PluginError(
             f"method `{method.name}` must give both `recipe` and `training_penalty`, or neither."

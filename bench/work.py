@@ -93,7 +93,8 @@ def find_work(plan: Plan, store: Store, workers: int) -> Work:
         workers: Processes at a time, for which shadow models are grouped.
     """
     cells = [c.job for c in plan.cells if not c.skip and not store.has("cell", c.key)]
-    needed = {cell.original.key for cell in cells}
+    ends = [c.original for c in cells if not store.has("original", c.original.key)]
+    needed = {job.key for end in ends for job in end.chain}
     originals = [
         job
         for key, job in plan.originals.items()

@@ -159,7 +159,7 @@ class Workbench:
             job.original.seed,
             phase,
             job.original.key,
-            job.method.name,
+            self.method.family() if request is None else self.method.name,
             canonical_json(params),
             request.hash if request else "",
         )
