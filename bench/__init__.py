@@ -28,9 +28,15 @@ from .unlearner import FineTuning, Unlearner
 
 if TYPE_CHECKING:
     from .batches import Batch, ExampleSet
-    from .channel_units import ChannelUnit
-    from .class_statistics import ClassStatistics
+    from .channel_units import (
+        ChannelUnit,
+        damp_channels,
+        find_channel_units,
+        restore_channels,
+    )
+    from .class_statistics import ClassStatistics, measure_classes
     from .layers import Layer
+    from .orthogonality import chosen_convolutions, orthogonality_penalty
     from .task import UnlearningTask
 
 __all__ = [
@@ -58,7 +64,13 @@ __all__ = [
     "UnlearnBenchError",
     "Unlearner",
     "UnlearningTask",
+    "chosen_convolutions",
+    "damp_channels",
+    "find_channel_units",
+    "measure_classes",
+    "orthogonality_penalty",
     "read_records",
+    "restore_channels",
 ]
 
 _NEEDS_TORCH = {
@@ -68,6 +80,12 @@ _NEEDS_TORCH = {
     "ExampleSet": "batches",
     "Layer": "layers",
     "UnlearningTask": "task",
+    "chosen_convolutions": "orthogonality",
+    "damp_channels": "channel_units",
+    "find_channel_units": "channel_units",
+    "measure_classes": "class_statistics",
+    "orthogonality_penalty": "orthogonality",
+    "restore_channels": "channel_units",
 }
 
 

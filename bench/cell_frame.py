@@ -22,6 +22,7 @@ TIMES = (
     "original_s",
     "retrain_s",
 )
+DECORRELATION = ("filter_cosine", "feature_correlation")  # of the original
 PAIRED = (*METRICS, *CELL_ATTACKS)  # each is shown beside the retrained model's
 SCORES = (*PAIRED, *(f"gap_{name}" for name in METRICS), "tow")
 
@@ -45,6 +46,7 @@ def cell_frame(records: list[Record]) -> pd.DataFrame:
                 "hardware": hardware_of(r),
                 **{name: r.metrics.get(name, nan) for name in SCORES},
                 **{name: r.times.get(name, nan) for name in TIMES},
+                **{name: r.model_info.get(name, nan) for name in DECORRELATION},
                 "peak_memory_bytes": float(r.peak_memory_bytes or nan),
                 "record": r,
             }
@@ -54,18 +56,23 @@ def cell_frame(records: list[Record]) -> pd.DataFrame:
 
 
 def _labels(named: Iterable[tuple[str, dict[str, Any]]]) -> Callable[[str, dict[str, Any]], str]:
-    """Name variants by the parameters in which they differ; a single variant by its name."""
-    variants: dict[str, list[dict[str, str]]] = {}
+    """Name variants by the parameters in which they differ; a single variant by its name.
+
+    A value that more than half of the variants have is not told of them, but of the others.
+    """
+    variants: dict[str, dict[str, dict[str, str]]] = {}
     for name, params in named:
         # a cell that never ran may not say its parameters; it is no variant of its own
         if params:
-            variants.setdefault(name, []).append({k: as_text(v) for k, v in params.items()})
+            texts = {key: as_text(value) for key, value in params.items()}
+            variants.setdefault(name, {})[as_text(params)] = texts
 
     def label(name: str, params: dict[str, Any]) -> str:
+        others = list(variants.get(name, {}).values())
         differing = {
             key: value
             for key, value in params.items()
-            if any(other.get(key) != as_text(value) for other in variants[name])
+            if 2 * sum(other.get(key) == as_text(value) for other in others) <= len(others)
         }
         return format_spec(name, differing)
 

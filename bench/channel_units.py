@@ -69,7 +69,7 @@ class Units(NamedTuple):
     left: list[str]
 
 
-def find_units(model: nn.Module, layers: Sequence[Layer], kinds: Sequence[Kind]) -> Units:
+def find_channel_units(model: nn.Module, layers: Sequence[Layer], kinds: Sequence[Kind]) -> Units:
     """Find the units of a network.
 
     Convolutions of squeeze-and-excitation blocks and the classifier are no candidates.
@@ -134,7 +134,7 @@ def _is_homogeneous(output: nn.Module) -> bool:
     return isinstance(inner, (*_HOMOGENEOUS, *NORMS))
 
 
-def damp(model: nn.Module, unit: ChannelUnit, gate: Tensor, target: Target) -> None:
+def damp_channels(model: nn.Module, unit: ChannelUnit, gate: Tensor, target: Target) -> None:
     """Multiply the channels of a unit by a gate, in place.
 
     Args:
@@ -162,7 +162,7 @@ def damp(model: nn.Module, unit: ChannelUnit, gate: Tensor, target: Target) -> N
                 parameter.data.mul_(gate.to(parameter.dtype).view(shape))
 
 
-def undo(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def restore_channels(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Take a network back to a former state, gates included."""
     for module in model.modules():
         if GATE in module._buffers:

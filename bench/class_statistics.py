@@ -152,7 +152,7 @@ class ClassStatistics:
             raise InputError(f"`{path}` cannot be read as class statistics: {error}.") from None
 
 
-def measure(
+def measure_classes(
     model: nn.Module,
     examples: ExampleSet,
     num_classes: int,

@@ -8,6 +8,7 @@ from functools import partial
 from .attack_columns import legend_of, primary_columns, secondary_columns
 from .attack_rows import plain_rows
 from .leaderboard import NOISE_FLOOR, NOT_RUN, Leaderboard, Reason, Table
+from .recipe import PLAIN, is_plain
 from .tablecell import NONE, TIMES_SIGN, Cell, Column, Row, known, number_cell, significant
 
 LEGEND = {
@@ -58,6 +59,10 @@ LEGEND = {
         "same machine; no time, speed-up or memory where the seeds of a row ran on different "
         "machines."
     ),
+}
+DECORRELATED = {
+    "filter_cosine": "mean |cosine| of filters",
+    "feature_correlation": "mean |correlation| of features",
 }
 HEADS = {
     "forget_acc": "forget",
@@ -172,7 +177,15 @@ def cost_lines(table: Table) -> list[str]:
         accuracy = f"{cell.text} {cell.spread}".strip()
         seconds = cost["original_s_mean"]
         trained = f"trained in {significant(seconds)} s" if known(seconds) else "time not known"
-        parts.append(f"{cost['recipe']}: test accuracy {accuracy} %, {trained}")
+        told = [f"{cost['recipe']}: test accuracy {accuracy} %", trained]
+        if not is_plain(cost["recipe"]) and known(cost["test_acc_cost"]):
+            told[0] += f" ({100 * -cost['test_acc_cost']:+.1f} points to {PLAIN})"
+            if known(cost["original_s_ratio"]):
+                told[1] += f" ({cost['original_s_ratio']:.2f} times {PLAIN})"
+        for name, words in DECORRELATED.items():
+            if known(cost[name]):
+                told.append(f"{words} {cost[name]:.3f}")
+        parts.append(", ".join(told))
     return [f"What a recipe costs, seen on its original models: {'; '.join(parts)}."]
 
 

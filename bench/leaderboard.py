@@ -17,6 +17,7 @@ import pandas as pd
 from .attack_rows import CELL_ATTACKS, COUNTS, attack_figures, judged
 from .bank_record import BankRecord
 from .cell_frame import (
+    DECORRELATION,
     METRICS,
     PAIRED,
     SCORES,
@@ -26,6 +27,7 @@ from .cell_frame import (
     hardware_of,
     with_retrained,
 )
+from .recipe import is_plain
 from .record import Record, latest_by_key
 
 REFERENCES = {"identity": "original (identity)", "retrain": "retrained"}
@@ -159,7 +161,7 @@ def _table(dataset: str, model: str, scenario: str, records: list[Record]) -> Ta
         model=model,
         scenario=scenario,
         rows=judged(_typed(pd.DataFrame(rows))),
-        costs=pd.DataFrame([_recipe_cost(recipe, ok) for recipe in recipes]),
+        costs=_recipe_costs(recipes, ok),
         reasons=_reasons(cells),
         recipes=recipes,
         seeds=tuple(sorted({record.seed for record in records})),
@@ -270,22 +272,31 @@ def _noise_floor(recipe: str, cells: pd.DataFrame) -> dict[str, Any]:
     return row
 
 
-def _recipe_cost(recipe: str, ok: pd.DataFrame) -> dict[str, Any]:
-    """Accuracy and training time of the originals; `original_s` is the same in all cells."""
-    cells = ok[ok["recipe"] == recipe]
-    accuracy = cells.loc[cells["name"] == "identity", "test_acc"]
-    timed = cells.dropna(subset=["original_s"]).drop_duplicates("seed")
-    hardware = list(dict.fromkeys(name for name in timed["hardware"] if name))
-    seconds = timed["original_s"] if len(hardware) <= 1 else timed["original_s"].iloc[:0]
-    return {
-        "recipe": recipe,
-        "n": len(accuracy),
-        "hardware": "; ".join(hardware),
-        "test_acc_mean": accuracy.mean(),
-        "test_acc_std": accuracy.std(),
-        "original_s_mean": seconds.mean(),
-        "original_s_std": seconds.std(),
-    }
+def _recipe_costs(recipes: Sequence[str], ok: pd.DataFrame) -> pd.DataFrame:
+    """What each recipe does to its originals; accuracy and time also against the plain recipe."""
+    originals = ok[ok["name"] == "identity"].drop_duplicates(["recipe", "seed"])
+    plain = originals[originals["recipe"].map(is_plain).astype(bool)].set_index("seed")
+    rows = []
+    for recipe in recipes:
+        cells = originals[originals["recipe"] == recipe].set_index("seed")
+        timed = ok[ok["recipe"] == recipe].dropna(subset=["original_s"]).drop_duplicates("seed")
+        hardware = list(dict.fromkeys(name for name in timed["hardware"] if name))
+        seconds = timed.set_index("seed")["original_s"] if len(hardware) <= 1 else pd.Series()
+        same = list(plain["hardware"].unique()) == hardware and len(hardware) == 1
+        ratio = seconds / plain["original_s"] if same else pd.Series(dtype=float)
+        row = {
+            "recipe": recipe,
+            "n": len(cells),
+            "hardware": "; ".join(hardware),
+            "test_acc_mean": cells["test_acc"].mean(),
+            "test_acc_std": cells["test_acc"].std(),
+            "test_acc_cost": (plain["test_acc"] - cells["test_acc"]).mean(),
+            "original_s_mean": seconds.mean(),
+            "original_s_std": seconds.std(),
+            "original_s_ratio": ratio.mean(),
+        }
+        rows.append(row | {name: cells[name].mean() for name in DECORRELATION})
+    return pd.DataFrame(rows)
 
 
 def _reasons(cells: pd.DataFrame) -> tuple[Reason, ...]:

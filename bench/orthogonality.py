@@ -27,7 +27,7 @@ Selection = Literal["default", "all", "first", "last_two"]
 DEEP_STEM = 3  # convolutions in the deepest stem of timm's ResNets
 
 
-def penalty(model: nn.Module, form: Form, selection: Selection = "default") -> Tensor:
+def orthogonality_penalty(model: nn.Module, form: Form, selection: Selection = "default") -> Tensor:
     """Distance of a network's convolutions from orthogonal ones, as a scalar with gradients.
 
     Args:

@@ -86,6 +86,11 @@ class Recipe:
         return described
 
 
+def is_plain(name: str) -> bool:
+    """Whether a recipe has no penalty, by its name or label."""
+    return name.partition("[")[0] == PLAIN
+
+
 def recipe_of(method: Unlearner, settings: TrainingSettings) -> Recipe:
     """The recipe that a method asks for: its own penalty's, or plain."""
     if method.recipe is None:

@@ -120,9 +120,9 @@ class Osp(Unlearner):
 
     def training_penalty(self, model: nn.Module) -> Tensor:
         """Lambda times the distance of the chosen convolutions from orthogonal ones."""
-        from ..bench.orthogonality import penalty
+        from ..bench import orthogonality_penalty
 
-        return self.ortho_lambda * penalty(model, self.ortho_form, self.ortho_layers)
+        return self.ortho_lambda * orthogonality_penalty(model, self.ortho_form, self.ortho_layers)
 
     def penalty_weight(self, progress: float) -> float:
         """1, or the steps of `DECAY`."""
@@ -132,7 +132,7 @@ class Osp(Unlearner):
 
     def undecayed(self, model: nn.Module) -> list[Tensor]:
         """The penalised kernels, if the penalty replaces their weight decay."""
-        from ..bench.orthogonality import chosen_convolutions
+        from ..bench import chosen_convolutions
 
         if self.ortho_weight_decay == "keep":
             return []
@@ -149,14 +149,13 @@ class Osp(Unlearner):
 
     def prepare(self, model: nn.Module, task: UnlearningTask) -> Mapping[str, Tensor]:
         """Mean and variance of every channel's activation for every class."""
-        from ..bench.channel_units import find_units
-        from ..bench.class_statistics import measure
+        from ..bench import find_channel_units, measure_classes
 
         kinds: tuple[Literal["conv", "mlp"], ...]
         kinds = ("conv", "mlp") if self.units == "both" else (self.units,)
-        units = find_units(model, task.layers(model), kinds).found
+        units = find_channel_units(model, task.layers(model), kinds).found
         sample = task.training.sample(self.samples_per_class * task.num_classes, balanced=True)
-        return measure(model, sample, task.num_classes, units, self.statistic).to_tensors()
+        return measure_classes(model, sample, task.num_classes, units, self.statistic).to_tensors()
 
     # --- phases C to F: score, select, damp --------------------------------------------------
 
@@ -205,9 +204,9 @@ class Osp(Unlearner):
         return Edit(statistics, damped)
 
     def _damp(self, model: nn.Module, unit: ChannelUnit, gate: Tensor) -> None:
-        from ..bench.channel_units import damp
+        from ..bench import damp_channels
 
-        damp(model, unit, gate, self.target)
+        damp_channels(model, unit, gate, self.target)
 
     def rearrange(
         self, gate: Tensor, unit: ChannelUnit, model: nn.Module, rng: torch.Generator | None
@@ -309,7 +308,7 @@ class Osp(Unlearner):
 
     def _search(self, model: nn.Module, statistics: ClassStatistics, task: UnlearningTask) -> Osp:
         """The method with the share and floor that serve best on validation data."""
-        from ..bench.channel_units import undo
+        from ..bench import restore_channels
 
         kept, gone = task.validation.parted(task.forget_classes)
         if not (len(kept) and len(gone)):
@@ -323,7 +322,7 @@ class Osp(Unlearner):
                 candidate = self.model_copy(update={"rho": rho, "q_min": q_min})
                 candidate.edit(model, statistics, task.forget_classes, task.rng)
                 fa, ra = task.accuracy(model, gone), task.accuracy(model, kept)
-                undo(model, state)
+                restore_channels(model, state)
                 tried += 1
                 reached = fa <= 1 / task.num_classes
                 if (self.search == "first" and reached) or ra * (1 - fa) > best:

@@ -1,213 +1,406 @@
-"""Orthogonal soft pruning: penalty, statistics, gates; the invariants of the specification."""
+"""Orthogonal soft pruning: scores, selection, strength, edit; what must hold of them."""
 
 from __future__ import annotations
 
+from math import ceil, log
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from unlearnbench.bench import METHODS
-from unlearnbench.bench.layers import find_layers
-from unlearnbench.methods.osp import (
-    apply_gate,
-    gated_layers,
-    gram_error,
-    mean_squared_cosine,
-    penalised_convolutions,
-)
+from unlearnbench.bench import METHODS, ClassStatistics, DeclinedError, InputError
+from unlearnbench.methods.osp import tf_idf
 
-from .toys import fresh, same_tensors, toy_images, toy_task, trained
+from .toys import NARROW, fresh, same_tensors, toy_task, trained
 
 OSP = METHODS.get("osp")
+VIT = "vit_tiny_patch16_224[depth=2,embed_dim=24,num_heads=3]"
+KEPT = (1, 2, 3)
 
 
-def prepared(method, model):
-    return dict(method.prepare(model, toy_task(method, preparing=True)))
+def prepared(method, model=None):
+    tensors = method.prepare(model or trained(), toy_task(method, preparing=True))
+    return dict(tensors)
 
 
-# --- phase A ------------------------------------------------------------------------------------
+def run(method, scenario="class[classes=[0]]", *, model=None, **options):
+    """Edit the trained toy network; return it with the task."""
+    task = toy_task(method, scenario, prepared=prepared(method, model), **options)
+    return method.unlearn(model or trained(), task), task
 
 
-def test_gram_error_golden_values():
-    assert gram_error(torch.eye(3, 5)) == 0
-    assert gram_error(torch.eye(5, 3)) == 0  # the smaller side counts
-    assert gram_error(torch.tensor([[2.0, 0.0], [0.0, 1.0]])) == 9
-    assert gram_error(torch.tensor([[1.0, 0.0], [1.0, 0.0]])) == 2
+def gates_of(method, classes=(0,)):
+    statistics = ClassStatistics.from_tensors(prepared(method))
+    return statistics, method.gates(statistics, classes)
 
 
-def test_cosine_penalty_is_blind_to_norms_and_zero_for_orthogonal_rows():
-    rows = torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.5, 0.0]])
-    assert mean_squared_cosine(rows) == 0
-    aligned = torch.tensor([[1.0, 0.0], [5.0, 0.0], [0.0, 2.0]])
-    assert mean_squared_cosine(aligned) == pytest.approx(2 / 6)
-    assert mean_squared_cosine(7 * aligned) == pytest.approx(2 / 6)
-
-
-def test_penalty_is_the_weighted_sum_over_the_right_convolutions():
-    model = fresh()
-    names = {m: n for n, m in model.named_modules()}
-    chosen = [names[m] for m in penalised_convolutions(model)]
-    assert not [name for name in chosen if name.startswith("conv1")]  # a deep stem
-    assert not [name for name in chosen if "downsample" in name]
-    assert {"layer1.0.conv1", "layer4.0.conv2"} <= set(chosen)
-    plain = nn.ModuleDict({"features": nn.Sequential(*(nn.Conv2d(4, 4, 3) for _ in range(5)))})
-    assert penalised_convolutions(plain) == list(plain["features"])[1:]
-    expected = sum(gram_error(m.weight.flatten(1)) for m in penalised_convolutions(model))
-    penalty = OSP(ortho_lambda=0.5).training_penalty(model)
-    assert penalty.item() == pytest.approx(0.5 * expected.item(), rel=1e-6)
-    penalty.backward()
-    assert model.layer1[0].conv1.weight.grad.abs().sum() > 0
-    assert model.layer1[0].bn1.weight.grad is None
-
-
-def test_depthwise_convolutions_are_not_penalised():
-    model = fresh("mobilenetv2_050")
-    assert all(m.groups == 1 for m in penalised_convolutions(model))
+# --- phase A: the recipe in training -----------------------------------------------------------
 
 
 def test_training_with_the_penalty_gives_filters_nearer_to_orthogonal():
-    def error(model):
-        kernels = [m.weight.flatten(1) for m in penalised_convolutions(model)]
-        return sum(gram_error(W).item() for W in kernels)
-
-    assert error(trained(penalty="osp[ortho_lambda=0.01]")) < 0.5 * error(trained())
-
-
-# --- phase B ------------------------------------------------------------------------------------
+    strong = METHODS.create("osp[ortho_lambda=0.01]")
+    plain, held = (
+        float(strong.training_penalty(model).detach())
+        for model in (trained(), trained(penalty="osp[ortho_lambda=0.01]"))
+    )
+    assert held < 0.5 * plain
 
 
-@pytest.mark.parametrize("statistic", ["max", "mean", "rms"])
-def test_statistics_are_those_of_the_activations_of_every_class(statistic):
-    """Recompute one layer by hand: conv1 of a block, after its norm and activation."""
-    model = trained()
-    method = OSP(samples_per_class=1000, statistic=statistic)
-    table = prepared(method, trained())
-    images = toy_images()
-    task = toy_task(method, preparing=True)
-    batch = next(iter(task.training.batches(1000)))
-    block = model.layer2[0]
-    with torch.no_grad():
-        x = model.layer1(model.maxpool(model.act1(model.bn1(model.conv1(batch.images)))))
-        maps = torch.relu(block.bn1(block.conv1(x)))
-    reduced = {
-        "max": maps.amax((2, 3)),
-        "mean": maps.mean((2, 3)),
-        "rms": maps.square().mean((2, 3)).sqrt(),
-    }[statistic]
-    for label in range(images.num_classes):
-        of_class = reduced[batch.labels == label]
-        mean = table["mean.layer2.0.conv1"][label]
-        assert torch.allclose(mean, of_class.mean(0), atol=1e-4)
-        var = table["var.layer2.0.conv1"][label]
-        assert torch.allclose(var, of_class.var(0, correction=0), atol=1e-4)
+def test_the_weight_of_the_penalty_is_constant_or_decays_in_steps_to_nothing():
+    progress = [0, 0.09, 0.1, 0.24, 0.25, 0.34, 0.35, 0.59, 0.6, 0.99]
+    assert [OSP().penalty_weight(p) for p in progress] == [1.0] * 10
+    steps = [1, 1, 1e-3, 1e-3, 1e-4, 1e-4, 1e-6, 1e-6, 0, 0]
+    assert [OSP(ortho_schedule="decay").penalty_weight(p) for p in progress] == steps
 
 
-def test_the_last_norm_of_a_block_is_measured_before_the_residual_addition():
-    model = trained()
-    layers = {layer.name: layer for layer in toy_task(OSP()).layers(model)}
-    assert layers["layer2.0.conv1"].output is model.layer2[0].act1
-    assert layers["layer2.0.conv2"].output is model.layer2[0].bn2
-    assert layers["layer2.0.conv2"].norm is model.layer2[0].bn2
+def test_weight_decay_is_taken_off_the_penalised_kernels_alone():
+    model = fresh()
+    assert OSP().undecayed(model) == []
+    free = OSP(ortho_weight_decay="zero").undecayed(model)
+    assert any(p is model.layer2[0].conv1.weight for p in free)
+    assert not any(p is model.fc.weight or p is model.layer2[0].downsample[0].weight for p in free)
 
 
-# --- phases C to F ------------------------------------------------------------------------------
+# --- phase C: scores, each against NumPy ----------------------------------------------------------
 
 
-def test_scores_are_signed_and_count_every_kept_class_once():
+def reference_score(kind, mean, var, forget, kept):
+    kept = list(kept)
+    if kind == "diff":
+        return mean[forget] - mean[kept].mean(0)
+    if kind == "dprime":
+        return (mean[forget] - mean[kept].mean(0)) / np.sqrt(
+            (var[forget] + var[kept].mean(0)) / 2 + 1e-12
+        )
+    if kind == "margin":
+        return mean[forget] - mean[kept].max(0)
+    a = np.maximum(mean, 0)
+    tf = a[forget] / a[forget].sum()
+    n = (a >= a.mean(0)).sum(0)
+    return tf * np.log((1 + len(a)) / (1 + n))
+
+
+@pytest.mark.parametrize("score", ["diff", "dprime", "margin", "tfidf"])
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+@pytest.mark.parametrize("classes", [(0,), (0, 2)])
+def test_scores_equal_their_formulas(score, pooling, classes):
+    rng = np.random.default_rng(0)
+    mean, var = rng.normal(0.5, 1, (4, 7)), rng.uniform(0.1, 2, (4, 7))
+    kept = [c for c in range(4) if c not in classes]
+    each = [reference_score(score, mean, var, c, kept) for c in classes]
+    expected = np.mean(each, 0) if pooling == "mean" else np.max(each, 0)
+    method = OSP(score=score, pooling=pooling)
+    found = method.scores(torch.tensor(mean), torch.tensor(var), classes, kept)
+    assert found.numpy() == pytest.approx(expected)
+
+
+def test_every_kept_class_counts_once_and_scores_are_signed():
     mean = torch.tensor([[5.0, 0.0], [1.0, 1.0], [3.0, 5.0]])
-    var = torch.tensor([[2.0, 1.0], [1.0, 1.0], [3.0, 1.0]])
-    assert OSP().scores(mean, var, (0,)).tolist() == [3.0, -3.0]
-    assert OSP().scores(mean, var, (0, 2)).tolist() == [3.0, 1.5]
-    dprime = OSP(score="dprime").scores(mean, var, (0,))
-    assert dprime.tolist() == pytest.approx([3 / 2**0.5, -3.0])
+    assert OSP().scores(mean, mean, (0,), (1, 2)).tolist() == [3.0, -3.0]
+    assert OSP(score="margin").scores(mean, mean, (0,), (1, 2)).tolist() == [2.0, -5.0]
+
+
+def test_tf_idf_is_large_for_a_channel_that_fires_for_the_class_alone():
+    """The sign that re-implementations got wrong: discriminative channels score highest."""
+    mean = torch.tensor([[4.0, 4.0, 0.0], [0.0, 4.0, 4.0], [0.0, 4.0, 4.0]])
+    alone, everywhere, elsewhere = tf_idf(mean, (0,), (1, 2))[0].tolist()
+    assert alone == pytest.approx(0.5 * log(4 / 2))
+    assert everywhere == elsewhere == 0
+
+
+# --- phases D and E: selection and strength -------------------------------------------------------
 
 
 def test_gates_follow_the_rank_formula():
     """k = 4 of 16, floor 0.5: q = 3/4, 1/2, 1/2, 1/2, so gates 1/4, 1/2, 1/2, 1/2."""
-    scores = torch.linspace(1, 2, 16)
-    gate = OSP(rho=0.25, q_min=0.5).gate(scores)
+    gate = OSP(q_min=0.5).gate(torch.linspace(1, 2, 16), 4)
     assert gate[-4:].flip(0).tolist() == [0.25, 0.5, 0.5, 0.5]
     assert (gate[:-4] == 1).all()
-    eight = OSP(rho=0.5, q_min=0.25).gate(scores)  # q = 1 - r/8, at least 1/4
+    eight = OSP(q_min=0.25).gate(torch.linspace(1, 2, 16), 8)  # q = 1 - r/8, at least 1/4
     assert eight[-8:].flip(0).tolist() == pytest.approx(
         [1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8, 6 / 8, 3 / 4, 3 / 4]
     )
 
 
+def test_constant_and_proportional_strength():
+    scores = torch.tensor([4.0, 1.0, 3.0, 2.0])
+    assert OSP(strength="constant", q_min=0.9).gate(scores, 2).tolist() == pytest.approx(
+        [0.1, 1, 0.1, 1]
+    )
+    assert OSP(strength="constant", q_min=1).gate(scores, 1).tolist() == [0, 1, 1, 1]
+    assert OSP(strength="proportional", q_min=0.3).gate(scores, 4).tolist() == pytest.approx(
+        [0, 0.7, 0.25, 0.5]
+    )
+
+
 def test_channels_that_do_not_prefer_the_class_are_left_alone():
-    gate = OSP(rho=1.0).gate(torch.tensor([-1.0, 0.0, 2.0, -3.0]))
-    assert gate.tolist() == [1.0, 1.0, 0.25, 1.0]
+    for strength in ("rank", "constant", "proportional"):
+        gate = OSP(strength=strength).gate(torch.tensor([-1.0, 0.0, 2.0, -3.0]), 4)
+        assert gate[[0, 1, 3]].tolist() == [1, 1, 1]
+        assert gate[2] < 1
 
 
-def test_rho_zero_is_the_identity():
-    method = OSP(rho=0.0)
-    task = toy_task(method, prepared=prepared(method, trained()))
-    assert same_tensors(method.unlearn(trained(), task), trained())
-    assert task.reported == {"damped_channels": 0}
+def test_a_layer_gives_its_share_of_channels():
+    method = OSP(rho=0.3)
+    statistics, gates = gates_of(method)
+    for unit in statistics.units:
+        mean = statistics.mean[unit.layer]
+        score = mean[0] - mean[1:].mean(0)
+        k = min(ceil(0.3 * unit.channels), int((score > 0).sum()))
+        assert set(torch.where(gates[unit.layer] < 1)[0].tolist()) == set(
+            score.argsort(descending=True)[:k].tolist()
+        )
+
+
+def test_global_selection_takes_the_best_of_all_layers_by_standardised_scores():
+    method = OSP(selection="global", rho=0.1, strength="constant")
+    statistics, gates = gates_of(method)
+    standard = {}
+    for unit in statistics.units:
+        mean = statistics.mean[unit.layer].double().numpy()
+        score = mean[0] - mean[1:].mean(0)
+        standard[unit.layer] = ((score - score.mean()) / score.std(), score > 0)
+    every = np.sort(np.concatenate([z for z, _ in standard.values()]))[::-1]
+    bound = every[ceil(0.1 * len(every)) - 1]
+    for layer, (z, positive) in standard.items():
+        assert (gates[layer].numpy() < 1).tolist() == ((z >= bound - 1e-6) & positive).tolist()
+
+
+def test_threshold_selection_takes_what_stands_out_in_its_layer():
+    method = OSP(selection="threshold", tau=1.5, strength="constant")
+    statistics, gates = gates_of(method)
+    for unit in statistics.units:
+        mean = statistics.mean[unit.layer].numpy()
+        score = mean[0] - mean[1:].mean(0)
+        expected = (score > score.mean() + 1.5 * score.std()) & (score > 0)
+        assert (gates[unit.layer].numpy() < 1).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("stages", "touched"), [("last", {"layer4"}), ("last_two", {"layer3", "layer4"})]
+)
+@pytest.mark.parametrize("selection", ["layer", "global", "threshold"])
+def test_stages_that_were_not_chosen_are_left_alone(stages, touched, selection):
+    _, gates = gates_of(OSP(stages=stages, selection=selection, rho=0.4, tau=0.5))
+    damped = {layer.split(".")[0] for layer, gate in gates.items() if (gate < 1).any()}
+    assert damped == touched
+
+
+# --- phase F: the edit ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fields", [{"rho": 0.0}, {"strength": "constant", "q_min": 0.0}], ids=str)
+def test_no_share_or_no_strength_is_the_identity(fields):
+    model, task = run(OSP(**fields))
+    assert same_tensors(model, trained())
+    assert task.reported["damped_channels"] == 0
 
 
 def test_a_gated_channel_is_scaled_exactly_and_running_statistics_stay():
-    model, gated = trained(), trained()
-    layer = next(x for x in toy_task(OSP()).layers(gated) if x.name == "layer3.0.conv1")
-    gate = torch.linspace(0.1, 1, layer.channels)
-    apply_gate(layer, gate, "bn_affine")
-    seen = {}
-    for name, net in (("before", model), ("after", gated)):
-        net.layer3[0].act1.register_forward_hook(
-            lambda m, i, out, name=name: seen.__setitem__(name, out.clone())
-        )
-        batch = next(iter(toy_task(OSP(), preparing=True).training.batches(16)))
+    """One layer alone, so that what comes in is the same."""
+    method = OSP(rho=0.5)
+    statistics = ClassStatistics.from_tensors(prepared(method))
+    unit = next(u for u in statistics.units if u.layer == "layer3.0.conv1")
+    gates = method.gates(statistics, (0,))
+    model, edited = trained(), trained()
+    from unlearnbench.bench import damp_channels
+
+    damp_channels(edited, unit, gates[unit.layer], "bn_affine")
+    seen = []
+    batch = next(iter(toy_task(method, preparing=True).training.batches(16)))
+    for net in (model, edited):
+        net.layer3[0].act1.register_forward_hook(lambda m, i, out: seen.append(out.clone()))
         with torch.no_grad():
             net(batch.images)
-    assert torch.allclose(seen["after"], seen["before"] * gate.view(1, -1, 1, 1), atol=1e-5)
-    norm = gated.layer3[0].bn1
-    assert torch.equal(norm.running_mean, model.layer3[0].bn1.running_mean)
-    assert torch.equal(norm.running_var, model.layer3[0].bn1.running_var)
-
-
-def test_weight_target_scales_the_kernel_and_leaves_the_norm():
-    model = trained()
-    layer = next(x for x in toy_task(OSP()).layers(model) if x.name == "layer3.0.conv1")
-    kernel = layer.module.weight.detach().clone()
-    apply_gate(layer, torch.full((layer.channels,), 0.5), "weight")
-    assert torch.equal(layer.module.weight, kernel * 0.5)
-    assert torch.equal(layer.norm.weight, trained().layer3[0].bn1.weight)
-
-
-def test_without_a_norm_the_kernel_and_its_bias_are_gated():
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
-    (layer,) = gated_layers(find_layers(net, torch.zeros(1, 1, 8, 8)))
-    kernel, bias = layer.module.weight.detach().clone(), layer.module.bias.detach().clone()
-    apply_gate(layer, torch.full((4,), 0.25), "bn_affine")
-    assert layer.norm is None
-    assert torch.equal(layer.module.weight, kernel * 0.25)
-    assert torch.equal(layer.module.bias, bias * 0.25)
+    before, after = seen
+    assert (gates[unit.layer] < 1).any()
+    assert torch.allclose(after, before * gates[unit.layer].view(1, -1, 1, 1), atol=1e-5)
+    whole, _ = run(method)
+    for name, buffer in trained().named_buffers():
+        assert torch.equal(buffer, whole.get_buffer(name)), name
 
 
 def test_the_edit_needs_no_data_and_equals_gates_computed_by_hand():
     method = OSP(rho=0.5)
-    table = prepared(method, trained())
-    task = toy_task(method, prepared=table, needs=frozenset())
-    model = method.unlearn(trained(), task)
+    model, task = run(method, needs=frozenset())
     assert task.served == {}
-    for layer in gated_layers(task.layers(trained())):
-        mean = table[f"mean.{layer.name}"]
-        score = mean[0] - mean[1:].mean(0)
-        expected = layer.norm.weight * method.gate(score)
-        after = dict(model.named_modules())[f"{layer.name}"]
-        norm = next(x.norm for x in task.layers(model) if x.module is after)
-        assert torch.allclose(norm.weight, expected)
+    statistics, gates = gates_of(method)
+    norms = {unit.layer: unit.norm for unit in statistics.units}
+    for layer, gate in gates.items():
+        before = trained().get_submodule(norms[layer]).weight
+        assert torch.allclose(model.get_submodule(norms[layer]).weight, before * gate)
 
 
-def test_full_strength_on_every_channel_of_a_class_hurts_that_class_most():
-    method = OSP(rho=0.25, samples_per_class=1000)
-    task = toy_task(
-        method, prepared=prepared(method, trained()), needs=frozenset({"forget", "retain"})
-    )
-    model = method.unlearn(trained(), task)
+def test_the_edit_hurts_the_forgotten_class_most():
+    method = OSP(samples_per_class=1000)
+    model, task = run(method, needs=frozenset({"forget", "retain"}))
     lost = {
         role: task.accuracy(trained(), getattr(task, role))
         - task.accuracy(model, getattr(task, role))
         for role in ("forget", "retain")
     }
     assert lost["forget"] > lost["retain"]
+
+
+def test_statistics_of_another_model_are_refused():
+    task = toy_task(OSP(), prepared=prepared(OSP()))
+    with pytest.raises(InputError, match="of another model"):
+        OSP().unlearn(fresh(), task)
+
+
+@pytest.mark.parametrize("target", ["bn_affine", "weight", "gate"])
+def test_hidden_units_of_a_transformer_are_damped_where_they_are_consumed(target):
+    method = OSP(units="mlp", target=target, rho=0.5)
+    model, task = run(method, model=trained(VIT))
+    before, after = dict(trained(VIT).named_parameters()), dict(model.named_parameters())
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    layers = {"bn_affine": ["fc2.weight"], "weight": ["fc1.weight", "fc1.bias"], "gate": []}
+    assert changed == {f"blocks.{b}.mlp.{name}" for b in (0, 1) for name in layers[target]}
+    assert task.reported["damped_channels"] > 0
+    images = next(iter(toy_task(OSP(), preparing=True).training.batches(8))).images
+    with torch.no_grad():
+        assert not torch.allclose(model(images), trained(VIT)(images))
+
+
+def test_a_transformer_is_declined_for_channels_of_convolutions():
+    with pytest.raises(DeclinedError, match=r"only 0 of 1 convolutions .* `units=mlp`"):
+        OSP().prepare(trained(VIT), toy_task(OSP(), preparing=True))
+
+
+# --- several classes ------------------------------------------------------------------------------
+
+
+def test_several_classes_at_once_are_left_out_of_the_kept():
+    statistics, gates = gates_of(OSP(rho=1.0, strength="constant"), (0, 1))
+    for unit in statistics.units:
+        mean = statistics.mean[unit.layer]
+        score = mean[:2].mean(0) - mean[2:].mean(0)
+        assert torch.equal(gates[unit.layer] < 1, score > 0)
+
+
+def test_one_after_the_other_equals_single_requests_that_hand_on_their_statistics():
+    whole, _ = run(OSP(sequential=True), "class[classes=[0,1]]")
+    model = trained()
+    statistics = ClassStatistics.from_tensors(prepared(OSP()))
+    first = OSP().edit(model, statistics, (0,))
+    assert first.statistics.forgotten == (0,)
+    second = OSP().edit(model, first.statistics, (1,))
+    assert second.statistics.forgotten == (0, 1)
+    assert same_tensors(whole, model)
+    joint, _ = run(OSP(), "class[classes=[0,1]]")
+    assert not same_tensors(whole, joint)
+
+
+def test_a_later_request_does_not_compare_with_what_is_forgotten_already():
+    statistics = ClassStatistics.from_tensors(prepared(OSP()))
+    after = OSP(rho=0.0).edit(trained(), statistics, (0,)).statistics  # nothing is damped
+    unit = after.units[3]
+    mean = after.mean[unit.layer]
+    score = mean[1] - mean[2:].mean(0)
+    gate = OSP(rho=1.0, strength="constant").gates(after, (1,))[unit.layer]
+    assert torch.equal(gate < 1, score > 0)
+
+
+def test_statistics_that_lack_the_class_or_all_others_are_declined():
+    statistics = ClassStatistics.from_tensors(prepared(OSP()))
+    with pytest.raises(DeclinedError, match="no statistics of a forgotten class, or of any other"):
+        OSP().edit(trained(), statistics, (0, 1, 2, 3))
+    statistics.count[2] = 0
+    with pytest.raises(DeclinedError, match="no statistics of a forgotten class"):
+        OSP().edit(trained(), statistics, (2,))
+
+
+# --- phase G: the search --------------------------------------------------------------------------
+
+
+def test_the_search_takes_the_best_candidate_on_validation_data_and_says_what_it_cost():
+    method = OSP(search="best")
+    model, task = run(method)
+    kept, gone = task.validation.parted((0,))
+    scores = {}
+    for rho in (0.05, 0.1, 0.25, 0.4):
+        for q_min in (0.25, 0.5, 0.75, 1.0):
+            candidate, _ = run(OSP(rho=rho, q_min=q_min))
+            scores[rho, q_min] = task.accuracy(candidate, kept) * (
+                1 - task.accuracy(candidate, gone)
+            )
+    best = max(scores.values())
+    chosen = task.reported["rho"], task.reported["q_min"]
+    assert scores[chosen] == best == pytest.approx(task.reported["search_score"])
+    assert same_tensors(model, run(OSP(rho=chosen[0], q_min=chosen[1]))[0])
+    assert task.reported["candidates"] == 16
+    assert task.phases["search_s"] > 0
+    assert set(task.served) == {"validation"}
+
+
+def test_the_search_can_end_with_the_first_that_forgets():
+    method = OSP(search="first")
+    model, task = run(method)
+    _, gone = task.validation.parted((0,))
+    assert task.accuracy(model, gone) <= 1 / 4
+    assert 1 <= task.reported["candidates"] <= 16
+
+
+def test_without_validation_data_a_search_is_declined_before_it_runs():
+    task = toy_task(OSP())
+    task.validation_size = 0
+    assert OSP().unsupported_reasons(task) == []
+    assert OSP(search="best").unsupported_reasons(task) == [
+        "searches on validation data, and none is held out"
+    ]
+
+
+# --- variants -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["random-channels", "l2-channels"])
+def test_controls_damp_as_many_channels_by_the_same_factors(name):
+    method = METHODS.create(name)
+    model, task = run(method)
+    own, own_task = run(OSP())
+    assert task.reported["damped_channels"] == own_task.reported["damped_channels"] > 0
+    statistics, gates = gates_of(OSP())
+    moved = 0
+    for unit in statistics.units:
+        before = trained().get_submodule(unit.norm).weight
+        gate = model.get_submodule(unit.norm).weight / before
+        assert gate.sort().values.tolist() == pytest.approx(
+            gates[unit.layer].sort().values.tolist(), abs=1e-5
+        )
+        moved += int((gate - gates[unit.layer]).abs().max() > 1e-3)
+        if name == "l2-channels":
+            norm = trained().get_submodule(unit.layer).weight.flatten(1).norm(dim=1)
+            k = int((gate < 0.999).sum())
+            assert norm[gate < 0.999].max() == norm.sort().values[:k].max()
+    assert moved > 5
+    assert not same_tensors(model, own)
+
+
+def test_random_channels_depend_on_the_seed():
+    method = METHODS.create("random-channels")
+    (a, _), (b, _), (c, _) = (run(method, seed=s) for s in (0, 0, 1))
+    assert same_tensors(a, b)
+    assert not same_tensors(a, c)
+
+
+def test_the_weight_variant_is_osp_with_another_target():
+    assert same_tensors(run(METHODS.create("osp-weight"))[0], run(OSP(target="weight"))[0])
+    assert not same_tensors(run(METHODS.create("osp-weight"))[0], run(OSP())[0])
+
+
+def test_the_vanilla_variant_is_osp_on_a_plain_original():
+    vanilla = METHODS.create("osp-vanilla")
+    assert vanilla.recipe is None
+    assert same_tensors(run(vanilla)[0], run(OSP())[0])
+
+
+def test_an_edit_works_on_a_network_of_ones_own_in_three_lines(tmp_path):
+    """What the README of a user would show: statistics from a file, no data, no harness."""
+    ClassStatistics.from_tensors(prepared(OSP())).save(tmp_path / "statistics.safetensors")
+    statistics = ClassStatistics.load(tmp_path / "statistics.safetensors")
+    model = trained()
+    OSP().edit(model, statistics, [0])
+    assert same_tensors(model, run(OSP())[0])
+    assert isinstance(model, nn.Module)
+    assert NARROW.startswith("resnet18")

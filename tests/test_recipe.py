@@ -13,7 +13,7 @@ SETTINGS = TrainingSettings(epochs=3)
 
 def test_methods_without_a_penalty_ask_for_the_plain_recipe():
     for name in METHODS.names():
-        if name != "osp":
+        if METHODS.get(name).recipe is None:
             assert recipe_of(METHODS.create(name), SETTINGS) == Recipe("plain", SETTINGS)
 
 
@@ -30,6 +30,11 @@ def test_the_orthogonal_recipe_is_described_with_penalty_and_version():
         "version": METHODS.get("osp").penalty_version,
         "ortho_lambda": 1e-3,
         "ortho_form": "so",
+        "ortho_layers": "default",
+        "ortho_schedule": "constant",
+        "ortho_weight_decay": "keep",
+        "finetune_epochs": None,
+        "finetune_lr": 0.01,
     }
     assert described == SETTINGS.model_dump(mode="json")
 
@@ -110,3 +115,49 @@ def test_plain_has_no_parameters():
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         TrainingSettings(**wrong)
+
+
+# --- variants and fine-tuning ---------------------------------------------------------------------
+
+
+def test_variants_share_the_recipe_of_the_method_that_they_vary():
+    own = recipe_of(METHODS.create("osp"), SETTINGS)
+    for name in ("osp-weight", "random-channels", "l2-channels"):
+        assert recipe_of(METHODS.create(name), SETTINGS) == own
+    strong = recipe_of(METHODS.create("random-channels[ortho_lambda=0.01]"), SETTINGS)
+    assert strong == create_recipe("orthogonal[ortho_lambda=0.01]", SETTINGS)
+
+
+RIVAL = """
+from unlearnbench.bench import METHODS, Unlearner
+
+class Rival(METHODS.get("osp")):
+    '''Not declared as a variant.'''
+    name = "rival"
+"""
+
+
+def test_two_methods_that_make_a_recipe_of_one_name_are_told_apart_or_refused(plugin):
+    from unlearnbench.bench.registry import load_plugin_files
+
+    load_plugin_files([plugin(RIVAL)])
+    with pytest.raises(InputError, match=r"made by two methods, `osp` and `rival`; .*variant_of"):
+        create_recipe("orthogonal", SETTINGS)
+    assert create_recipe("plain", SETTINGS).name == "plain"
+
+
+def test_a_variant_has_no_recipe_or_preparation_of_its_own(plugin):
+    from unlearnbench.bench.registry import load_plugin_files
+
+    source = RIVAL.replace('name = "rival"', 'name = "rival"\n    variant_of = "osp"\n'
+                           '    def prepare(self, model, task): return None')  # fmt: skip
+    with pytest.raises(InputError, match="`rival` is a variant of `osp`, whose `prepare` it uses"):
+        load_plugin_files([plugin(source)])
+
+
+def test_fine_tuning_is_part_of_the_recipe_and_of_its_name():
+    recipe = create_recipe("orthogonal[finetune_epochs=2]", SETTINGS)
+    assert recipe.name == "orthogonal[finetune_epochs=2]"
+    assert recipe.fine_tuning == (2, 0.01)
+    assert recipe.plain == create_recipe("plain", SETTINGS)
+    assert create_recipe("orthogonal", SETTINGS).fine_tuning is None
