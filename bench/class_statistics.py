@@ -72,15 +72,16 @@ class ClassStatistics:
                 f"(`{fingerprint(model)}`); measure them again."
             )
 
-    def damped(
-        self, model: nn.Module, gates: Mapping[str, Tensor], classes: Sequence[int]
-    ) -> ClassStatistics:
-        """The statistics of a model after its channels were damped, without measuring again.
+    def of(self, model: nn.Module) -> ClassStatistics:
+        """The same, said to be of this model."""
+        return replace(self, model=fingerprint(model))
+
+    def damped(self, gates: Mapping[str, Tensor], classes: Sequence[int]) -> ClassStatistics:
+        """The statistics after channels were damped, without measuring again; of no model yet.
 
         What damped channels do to later ones is not followed.
 
         Args:
-            model: After the edit.
             gates: `(K,)` factors by name of the unit's layer.
             classes: What was forgotten.
         """
@@ -89,7 +90,7 @@ class ClassStatistics:
             mean={name: mean * gates[name] for name, mean in self.mean.items()},
             var={name: var * gates[name].square() for name, var in self.var.items()},
             forgotten=(*self.forgotten, *classes),
-            model=fingerprint(model),
+            model="",
         )
 
     def to_tensors(self) -> dict[str, Tensor]:

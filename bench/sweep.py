@@ -112,7 +112,8 @@ def read_sweep(
     """Read a sweep file, or the built-in quickstart, and lay options of the command line over it.
 
     Args:
-        path: A TOML file; None for the quickstart.
+        path: A TOML file, or the name of a sweep that comes with the package; None for the
+            quickstart.
         overrides: Fields that replace those of the file.
         plugins: Plug-in files beside those of the file.
         epochs: Replaces the file's training epochs.
@@ -125,7 +126,9 @@ def read_sweep(
             not allowed, together.
     """
     if path is None:
-        content = _quickstart()
+        content = _built_in(QUICKSTART)
+    elif str(path) in built_in_sweeps() and not path.exists():
+        content = _built_in(str(path))
     else:
         content = _read_toml(path)
         content.setdefault("name", path.stem)
@@ -146,7 +149,7 @@ def read_sweep(
         problems.note(found)
         wrong = {problem["loc"][0] for problem in error.errors()}
         right = {k: v for k, v in content.items() if k in SweepSpec.model_fields and k not in wrong}
-        return SweepSpec.model_validate(_quickstart() | right)
+        return SweepSpec.model_validate(_built_in(QUICKSTART) | right)
 
 
 def resolve(spec: SweepSpec, problems: Problems | None = None) -> Sweep:
@@ -192,8 +195,18 @@ def resolve(spec: SweepSpec, problems: Problems | None = None) -> Sweep:
     return sweep
 
 
-def _quickstart() -> dict[str, Any]:
-    text = resources.files(__package__).joinpath(f"{QUICKSTART}.toml").read_text("utf-8")
+def built_in_sweeps() -> dict[str, str]:
+    """The sweeps that come with the package: the first line of each, by name."""
+    found = {}
+    for file in resources.files(__package__).iterdir():
+        if file.name.endswith(".toml"):
+            first = file.read_text("utf-8").partition("\n")[0]
+            found[file.name.removesuffix(".toml")] = first.lstrip("# ")
+    return dict(sorted(found.items()))
+
+
+def _built_in(name: str) -> dict[str, Any]:
+    text = resources.files(__package__).joinpath(f"{name}.toml").read_text("utf-8")
     return tomllib.loads(text)
 
 
@@ -225,7 +238,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"sweep file `{path}` does not exist.") from None
+        names = ", ".join(f"`{name}`" for name in built_in_sweeps())
+        raise InputError(
+            f"sweep file `{path}` does not exist, nor is it one of those that come with "
+            f"unlearnbench: {names}."
+        ) from None
     except OSError as error:
         raise InputError(f"sweep file `{path}` cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:

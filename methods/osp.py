@@ -19,7 +19,6 @@ Cost: the penalty while the original is trained; `samples_per_class` forward pas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -164,9 +163,10 @@ class Osp(Unlearner):
         from ..bench import ClassStatistics
 
         statistics = ClassStatistics.from_tensors(task.prepared)
+        statistics.check(model)
         method = self if self.search == "off" else self._search(model, statistics, task)
-        edit = method.edit(model, statistics, task.forget_classes, task.rng)
-        task.report(units=len(statistics.units), damped_channels=edit.damped)
+        _, damped = method.apply(model, statistics, task.forget_classes, task.rng)
+        task.report(units=len(statistics.units), damped_channels=damped)
         return model
 
     def edit(
@@ -175,8 +175,8 @@ class Osp(Unlearner):
         statistics: ClassStatistics,
         classes: Sequence[int],
         rng: torch.Generator | None = None,
-    ) -> Edit:
-        """Forget classes by a model's own statistics, in place.
+    ) -> ClassStatistics:
+        """Forget classes by a model's own statistics, in place and without data.
 
         Args:
             model: The model that they are of.
@@ -185,28 +185,35 @@ class Osp(Unlearner):
             rng: For variants that draw.
 
         Returns:
-            What was done, with the statistics for the next request.
+            The statistics of the edited model, for the next request.
 
         Raises:
             DeclinedError: If the statistics lack a class, or no class would be kept.
             InputError: If they are of another model.
         """
         statistics.check(model)
+        return self.apply(model, statistics, classes, rng)[0].of(model)
+
+    def apply(
+        self,
+        model: nn.Module,
+        statistics: ClassStatistics,
+        classes: Sequence[int],
+        rng: torch.Generator | None,
+    ) -> tuple[ClassStatistics, int]:
+        """Damp the channels; the statistics after it, not yet of any model, and how many."""
+        from ..bench import damp_channels
+
         steps = [(c,) for c in classes] if self.sequential else [tuple(classes)]
         damped = 0
         for step in steps:
             gates = self.gates(statistics, step)
             for unit in statistics.units:
                 gates[unit.layer] = self.rearrange(gates[unit.layer], unit, model, rng)
-                self._damp(model, unit, gates[unit.layer])
+                damp_channels(model, unit, gates[unit.layer], self.target)
             damped += sum(int((gate < 1).sum()) for gate in gates.values())
-            statistics = statistics.damped(model, gates, step)
-        return Edit(statistics, damped)
-
-    def _damp(self, model: nn.Module, unit: ChannelUnit, gate: Tensor) -> None:
-        from ..bench import damp_channels
-
-        damp_channels(model, unit, gate, self.target)
+            statistics = statistics.damped(gates, step)
+        return statistics, damped
 
     def rearrange(
         self, gate: Tensor, unit: ChannelUnit, model: nn.Module, rng: torch.Generator | None
@@ -320,7 +327,7 @@ class Osp(Unlearner):
         with task.phase("search"):
             for rho, q_min in ((rho, q) for rho in RHOS for q in Q_MINS):
                 candidate = self.model_copy(update={"rho": rho, "q_min": q_min})
-                candidate.edit(model, statistics, task.forget_classes, task.rng)
+                candidate.apply(model, statistics, task.forget_classes, task.rng)
                 fa, ra = task.accuracy(model, gone), task.accuracy(model, kept)
                 restore_channels(model, state)
                 tried += 1
@@ -338,19 +345,6 @@ class Osp(Unlearner):
         if self.search != "off" and not task.validation_size:
             reasons.append("searches on validation data, and none is held out")
         return reasons
-
-
-@dataclass(frozen=True, eq=False)
-class Edit:
-    """What a request did.
-
-    Attributes:
-        statistics: Of the edited model, for the next request.
-        damped: Channels that were damped.
-    """
-
-    statistics: ClassStatistics
-    damped: int
 
 
 def tf_idf(mean: Tensor, classes: Sequence[int], kept: Sequence[int]) -> Tensor:

@@ -18,6 +18,7 @@ from .commands import artifacts
 from .test_training import examples
 from .toys import fresh, same_tensors, toy_options, toy_plan, toy_spec
 
+HELD = "orthogonal[ortho_form=cosine,ortho_lambda=30.0]"
 TUNED = "orthogonal[finetune_epochs=2,ortho_lambda=0.05]"
 SETTINGS = TrainingSettings(epochs=3, batch_size=32, lr=0.05)
 
@@ -161,12 +162,12 @@ def test_variants_share_originals_and_preparation(tmp_path):
 
 
 def test_the_record_tells_how_decorrelated_the_original_is_and_the_table_what_it_cost(tmp_path):
-    spec = toy_spec(methods=["identity"], recipes=["plain", "orthogonal[ortho_lambda=0.1]"],
+    spec = toy_spec(methods=["identity"], recipes=["plain", HELD],
                     training={"epochs": 10, "batch_size": 32, "lr": 0.05})  # fmt: skip
     result = run_sweep(spec, toy_options(tmp_path))
     facts = {r.recipe: r.model_info for r in result.records}
-    plain, held = facts["plain"], facts["orthogonal[ortho_lambda=0.1]"]
-    assert held["filter_cosine"] < 0.7 * plain["filter_cosine"]
+    plain, held = facts["plain"], facts[HELD]
+    assert held["filter_cosine"] < 0.8 * plain["filter_cosine"]
     assert 0 < plain["feature_correlation"] < 1
     text = (result.out / "leaderboard.md").read_text()
     line = next(x for x in text.splitlines() if x.startswith("What a recipe costs"))

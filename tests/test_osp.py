@@ -284,9 +284,9 @@ def test_one_after_the_other_equals_single_requests_that_hand_on_their_statistic
     model = trained()
     statistics = ClassStatistics.from_tensors(prepared(OSP()))
     first = OSP().edit(model, statistics, (0,))
-    assert first.statistics.forgotten == (0,)
-    second = OSP().edit(model, first.statistics, (1,))
-    assert second.statistics.forgotten == (0, 1)
+    assert first.forgotten == (0,)
+    second = OSP().edit(model, first, (1,))
+    assert second.forgotten == (0, 1)
     assert same_tensors(whole, model)
     joint, _ = run(OSP(), "class[classes=[0,1]]")
     assert not same_tensors(whole, joint)
@@ -294,7 +294,7 @@ def test_one_after_the_other_equals_single_requests_that_hand_on_their_statistic
 
 def test_a_later_request_does_not_compare_with_what_is_forgotten_already():
     statistics = ClassStatistics.from_tensors(prepared(OSP()))
-    after = OSP(rho=0.0).edit(trained(), statistics, (0,)).statistics  # nothing is damped
+    after = OSP(rho=0.0).edit(trained(), statistics, (0,))  # nothing is damped
     unit = after.units[3]
     mean = after.mean[unit.layer]
     score = mean[1] - mean[2:].mean(0)
