@@ -220,7 +220,7 @@ def request(target: Path, **options: Any) -> None:  # noqa: ANN401
 
 
 @cli.command()
-@click.argument("what", type=click.Choice(["methods", "datasets", "models", "scenarios"]))
+@click.argument("what", type=click.Choice(["methods", "datasets", "models", "scenarios", "sweeps"]))
 @click.argument("pattern", default="")
 @click.option(
     "--plugin",
@@ -229,7 +229,7 @@ def request(target: Path, **options: Any) -> None:  # noqa: ANN401
     help="Python file with further methods or datasets. Repeatable.",
 )
 def ls(what: str, pattern: str, plugin: tuple[Path, ...]) -> None:
-    """List methods, datasets, models (any timm architecture) or scenarios, one a line.
+    """List methods, datasets, models (any timm architecture), scenarios or sweeps, one a line.
 
     PATTERN is a wildcard, e.g. `unlearnbench ls models "resnet*"`.
     """

@@ -13,13 +13,19 @@ NO_PATTERN = ""
 
 
 def listing(what: str, pattern: str = NO_PATTERN) -> Iterator[str]:
-    """Lines that describe all methods, datasets, models or scenarios whose name matches."""
+    """Lines that describe what there is of a kind, as far as names match."""
     if what == "models":
         from .models import list_models
 
         yield from list_models(pattern)
         return
-    rows = {"methods": _methods, "datasets": _datasets, "scenarios": _scenarios}[what]()
+    kinds = {
+        "methods": _methods,
+        "datasets": _datasets,
+        "scenarios": _scenarios,
+        "sweeps": _sweeps,
+    }
+    rows = kinds[what]()
     kept = [row for row in rows if not pattern or fnmatch(row[0], pattern)]
     widths = [max(map(len, column)) for column in zip(*kept, strict=True)]
     for row in kept:
@@ -52,6 +58,12 @@ def _datasets() -> list[tuple[str, ...]]:
 
 def _scenarios() -> list[tuple[str, ...]]:
     return [(cls.name, ", ".join(cls.model_fields), cls.summary()) for cls in SCENARIOS.values()]
+
+
+def _sweeps() -> list[tuple[str, ...]]:
+    from .sweep import built_in_sweeps
+
+    return list(built_in_sweeps().items())
 
 
 def _broken(registry: Registry[Any], columns: int) -> list[tuple[str, ...]]:

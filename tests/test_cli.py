@@ -153,7 +153,10 @@ def test_a_sweep_file_that_is_no_sweep_is_refused(here, content, said):
 
 
 def test_a_sweep_file_that_is_absent_or_a_folder_is_refused(here):
-    assert one(here, "absent.toml") == "sweep file `absent.toml` does not exist."
+    assert one(here, "absent.toml") == (
+        "sweep file `absent.toml` does not exist, nor is it one of those that come with "
+        "unlearnbench: `osp-ablations`, `quickstart`, `svd-options`."
+    )
     (here / "folder.toml").mkdir()
     assert "`folder.toml` cannot be read: Is a directory." in one(here, "folder.toml")
 

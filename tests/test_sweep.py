@@ -12,7 +12,7 @@ from unlearnbench.bench import METHODS, InputError
 from unlearnbench.bench.errors import Problems
 from unlearnbench.bench.modelspec import ModelSpec
 from unlearnbench.bench.scenario import RandomScenario
-from unlearnbench.bench.sweep import SweepSpec, read_sweep, resolve
+from unlearnbench.bench.sweep import SweepSpec, built_in_sweeps, read_sweep, resolve
 
 from .toys import toy_spec
 
@@ -121,6 +121,31 @@ def test_the_quickstart_is_a_valid_sweep_of_all_that_was_promised():
         "identity", "retrain", "finetune", "neggrad", "neggrad-plus", "scrub", "svd", "osp",
         "head-mask",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", built_in_sweeps())
+def test_every_sweep_that_comes_along_is_valid_under_its_name(name):
+    spec = read_sweep(Path(name))
+    assert spec.name == name
+    resolve(spec)
+
+
+def test_the_ablations_of_orthogonal_soft_pruning_are_all_there():
+    sweep = resolve(read_sweep(Path("osp-ablations")))
+    assert len(sweep.scenarios) == 10
+    assert {method.name for method in sweep.methods} == {
+        "osp", "osp-vanilla", "osp-weight", "random-channels", "l2-channels", "head-mask"
+    }  # fmt: skip
+    recipes = {r.name for method in sweep.methods for r in sweep.recipes_of(method)}
+    assert recipes == {"plain", "orthogonal", "orthogonal[finetune_epochs=3]"}
+
+
+def test_a_file_comes_before_a_sweep_of_the_same_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("osp-ablations").write_text(MINIMAL)
+    assert read_sweep(Path("osp-ablations")).scenarios != read_sweep(Path("svd-options")).scenarios
+    assert "osp-ablations" in built_in_sweeps()
+    assert all(built_in_sweeps().values())
 
 
 @pytest.mark.parametrize(
@@ -283,7 +308,7 @@ def test_a_file_that_is_no_toml_is_one_sentence(tmp_path, content, message):
 
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     (sentence,) = sentences(read_sweep, tmp_path / "gone.toml")
-    assert sentence.endswith("gone.toml` does not exist.")
+    assert "gone.toml` does not exist, nor is it one of those" in sentence
     (sentence,) = sentences(read_sweep, tmp_path)
     assert "cannot be read: Is a directory" in sentence
 
