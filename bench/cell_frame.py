@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from .attack_rows import CELL_ATTACKS
-from .record import Record
+from .record import DECORRELATION, Record
 from .spec_string import format_spec
 
 METRICS = ("forget_acc", "retain_acc", "test_acc", "test_forget_acc", "test_retain_acc")
@@ -22,7 +22,6 @@ TIMES = (
     "original_s",
     "retrain_s",
 )
-DECORRELATION = ("filter_cosine", "feature_correlation")  # of the original
 PAIRED = (*METRICS, *CELL_ATTACKS)  # each is shown beside the retrained model's
 SCORES = (*PAIRED, *(f"gap_{name}" for name in METRICS), "tow")
 

@@ -17,7 +17,6 @@ import pandas as pd
 from .attack_rows import CELL_ATTACKS, COUNTS, attack_figures, judged
 from .bank_record import BankRecord
 from .cell_frame import (
-    DECORRELATION,
     METRICS,
     PAIRED,
     SCORES,
@@ -28,7 +27,7 @@ from .cell_frame import (
     with_retrained,
 )
 from .recipe import is_plain
-from .record import Record, latest_by_key
+from .record import DECORRELATION, Record, latest_by_key
 
 REFERENCES = {"identity": "original (identity)", "retrain": "retrained"}
 NOISE_FLOOR = "retrained, other seed"

@@ -13,6 +13,7 @@ from .errors import DataError
 from .jsonlines import json_line, read_lines, write_lines
 
 SCHEMA: Final = "unlearnbench.record/1"
+DECORRELATION = ("filter_cosine", "feature_correlation")  # entries of `model_info`
 REQUIRED_METRICS = ("retain_acc", "forget_acc", "test_acc")
 
 Status = Literal["ok", "failed", "skipped"]

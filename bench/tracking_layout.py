@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .bank_record import BankRecord
-from .record import Record
+from .record import DECORRELATION, Record
 
 # Raise it when anything here changes: every cell and bank is then logged once more.
-LAYOUT = 2
+LAYOUT = 3
 # Names by family and quantity, so that the MLflow UI groups them.
 # `gap_*_acc` becomes `gap/*`, other times `time/*`, samples `samples/*`; names not known here
 # (those of the attack, and metrics of a plug-in) stay as they are.
@@ -153,9 +153,14 @@ def _cell_params(record: Record) -> dict[str, str]:
 
 
 def _cell_metrics(record: Record) -> dict[str, float]:
-    """Metrics, times, samples and memory, named by `METRIC_NAMES`."""
+    """Metrics, times, what is known of the original, samples and memory."""
     values: dict[str, float] = {_metric_name(k): v for k, v in record.metrics.items()}
     values |= {METRIC_NAMES.get(k, f"time/{k}"): v for k, v in record.times.items()}
+    values |= {
+        f"original/{name}": record.model_info[name]
+        for name in DECORRELATION
+        if name in record.model_info
+    }
     values |= {f"samples/{k}": v for k, v in record.samples.items()}
     if record.peak_memory_bytes is not None:
         values[METRIC_NAMES["peak_memory_bytes"]] = record.peak_memory_bytes
