@@ -172,7 +172,9 @@ def run(**options: Any) -> None:  # noqa: ANN401
         with redirect_stdout(sys.stderr):  # plug-ins may print; standard output is the table's
             result = run_sweep(spec, where)
         _report(result)
-        if any(result.summary[f"{what}_failed"] for what in ("cells", "attacks", "banks", "probes")):
+        if any(
+            result.summary[f"{what}_failed"] for what in ("cells", "attacks", "banks", "probes")
+        ):
             sys.exit(SOME_FAILED)
 
 

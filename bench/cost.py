@@ -22,8 +22,8 @@ class Cost:
     """An estimate.
 
     Attributes:
-        seconds: Of one worker, for the trainings, unlearnings and probes of which the store has timed the
-            like; training grows with the number of examples, and so does unlearning.
+        seconds: Of one worker, for the trainings, unlearnings and probes of which the store has
+            timed the like; they grow with the number of examples.
         untimed: Number of the others.
         margin_bytes: Disk for margins.
         weight_bytes: Disk for the weights of shadow models; None if nothing tells their size.
@@ -106,4 +106,4 @@ def _method(cell: CellJob) -> Hashable:
 
 
 def _probe(job: ProbeJob) -> Hashable:
-    return ("probe", job.probes, job.anchor, *_network(job.cell.original))
+    return ("probe", job.probes, job.anchor, _network(job.cell.original))

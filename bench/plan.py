@@ -152,9 +152,7 @@ def make_plan(
     return Plan(cells, originals, attacks, sweep.spec.ulira.keep_models, probes)
 
 
-def _probed(
-    cells: list[Cell], probes: tuple[str, ...]
-) -> tuple[list[Cell], dict[str, ProbeJob]]:
+def _probed(cells: list[Cell], probes: tuple[str, ...]) -> tuple[list[Cell], dict[str, ProbeJob]]:
     """Lay out the probes of all cells that are not skipped.
 
     Retrained models are compared with that of the seed before theirs, the first with the second:
@@ -185,7 +183,7 @@ def _probed(
                 anchor=cell.method.name == "identity",
             )
             jobs[job.key] = job
-            cell = replace(cell, probe=job.key)  # noqa: PLW2901
+            cell = replace(cell, probe=job.key)
         made.append(cell)
     return made, jobs
 

@@ -41,7 +41,8 @@ LEGEND = {
         "median of 5 orderings; ≥: it was given up there. Small or in parentheses the retrained "
         "model's value, which is the ideal: fewer steps tell that knowledge is left, more that "
         "the model is worse than one that never knew. The original needs 0. A masked head cannot "
-        "be undone by such steps and tells nothing here: read it with the new head. AIN: steps "
+        "be undone by such steps and is given up at once: it says nothing here, look at the new "
+        "head. AIN: steps "
         "over those of the retrained model of the same seed, 1 is ideal; not told where that "
         "needs none or was given up. Of the retrained row, over those of another seed."
     ),
@@ -150,9 +151,7 @@ def _steps_cell(row: Row) -> Cell:
 
 
 def _ain_cell(row: Row) -> Cell:
-    cell = number_cell(
-        _number(row, "relearn/ain_mean"), _number(row, "relearn/ain_std"), 1, 2
-    )
+    cell = number_cell(_number(row, "relearn/ain_mean"), _number(row, "relearn/ain_std"), 1, 2)
     if cell.value is None:
         return cell
     bound = "≥ " if _number(row, "relearn/censored_mean") >= 0.5 else ""

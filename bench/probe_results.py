@@ -30,8 +30,8 @@ class ProbeFigures:
         job = self._jobs.get(cell)
         if job is None:
             return {}, {}
-        parts = [self._found[key] for key in dict.fromkeys((job.own_key, job.key))
-                 if key in self._found]  # fmt: skip
+        keys = dict.fromkeys((job.own_key, job.key))
+        parts = [self._found[key] for key in keys if key in self._found]
         metrics: dict[str, float] = {}
         about: dict[str, Any] = {}
         notes: dict[str, None] = {}
@@ -42,8 +42,8 @@ class ProbeFigures:
         if parts:
             seconds = sum(part["probe_s"] for part in parts)
             about |= {"notes": list(notes), "probe_s": seconds}
-        elif cell_reason := self._failures.get(job.key):
-            return {}, {"reason": cell_reason}
+        if reason := self._failures.get(job.key):
+            about["reason"] = reason
         ain = self._ain(job)
         return metrics if ain is None else metrics | {"relearn/ain": ain}, about
 
@@ -52,7 +52,10 @@ class ProbeFigures:
         reference = None if job.reference is None else self._jobs.get(job.reference.key)
         if reference is None:
             return None
-        mine, theirs = _time(self._found.get(job.own_key)), _time(self._found.get(reference.own_key))
+        mine, theirs = (
+            _time(self._found.get(job.own_key)),
+            _time(self._found.get(reference.own_key)),
+        )
         return None if mine is None or theirs is None else anamnesis_index(mine, theirs)
 
 

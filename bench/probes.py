@@ -3,8 +3,9 @@
 `recovery`: a linear head fitted anew on 2 % and 10 % of the training set, forgotten classes
 included, on frozen features. `centres`: nearest class centre on the same features. `cka`: how like
 the features of each block are to those of the original and of the retrained model. `relearn`:
-steps until the forget set is known again. `divergence`: Jensen-Shannon divergence of the predictions
-on the forget set to the retrained model's (`js/retrained`) and to an untrained model's (`zrf`).
+steps until the forget set is known again. `divergence`: Jensen-Shannon divergence of the
+predictions on the forget set to the retrained model's (`js/retrained`) and to an untrained
+model's (`zrf`).
 
 Source: evaluation specification, sections 4.4, 4.5 and 4.7.
 """
@@ -32,6 +33,7 @@ RELEARN_SGD_SHARE = 0.1  # of the peak step size, where the recipe is SGD's
 RELEARN_LR = 0.01  # where it is not: a step size of AdamW says nothing about SGD
 RELEARN_MOMENTUM = 0.9
 RELEARN_CLIP = 1.0  # largest norm of the gradient of a step
+RELEARN_HOPELESS = 1e6  # nats; a larger loss is a masked logit, or diverges
 RELEARN_STEPS = 200
 RELEARN_ALPHA = 0.05  # known again: at least 1 - alpha of the original's accuracy
 RELEARN_EXAMPLES = 256  # on which that is measured

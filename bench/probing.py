@@ -10,7 +10,7 @@ Source: evaluation specification, sections 4.4, 4.5 and 4.7; each metric names i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from math import isnan, nan
 from statistics import fmean
@@ -28,7 +28,7 @@ from .metrics.cka import LEAST, cka
 from .metrics.divergence import js_divergence, zero_retrain_forgetting
 from .metrics.lrt import FloatArray
 from .metrics.probe import Sample, centre_hits, ridge_hits
-from .metrics.relearn import RelearnTime, relearn_time
+from .metrics.relearn import relearn_time
 from .models import build_model
 from .probes import (
     CENTRES_FRACTION,
@@ -101,7 +101,7 @@ class Probing:
             found |= self._cka(self.bench.original, "original")
         if "divergence" in self.job.probes:
             found["zrf"] = zero_retrain_forgetting(
-                self._predictions(self.model), self._predictions(self.untrained)
+                self._predictions(self.model), self._predictions(self._untrained())
             )
         if "relearn" in self.job.probes:
             found |= self._noting("relearn", self._relearn)
@@ -142,11 +142,10 @@ class Probing:
         """The unlearned model."""
         return self._unlearned(self.job.cell)
 
-    @cached_property
-    def untrained(self) -> nn.Module:
-        """A randomly initialised model, the same for all cells of an architecture and dataset."""
+    def _untrained(self, number: int = 0) -> nn.Module:
+        """Randomly initialised models, the same for all cells of an architecture and dataset."""
         spec = self.job.cell.original.model
-        return self._build(derive_seed("untrained", self.bench.data.digest, str(spec)))
+        return self._build(derive_seed("untrained", self.bench.data.digest, str(spec), number))
 
     def _unlearned(self, cell: CellJob) -> nn.Module:
         found = self.bench.store.get("cell", cell.key)
@@ -204,7 +203,8 @@ class Probing:
                 hits = ridge_hits(Sample(fitted[rows], truth[rows]), features, labels)
                 note(f"recovery_{name}", f"accuracy_{name}", hits)
         if "centres" in self.job.probes:
-            note("centres", "centres_accuracy", centre_hits(Sample(fitted, truth), features, labels))
+            hits = centre_hits(Sample(fitted, truth), features, labels)
+            note("centres", "centres_accuracy", hits)
         return found
 
     def _cka(self, other: nn.Module, name: str) -> dict[str, float]:
@@ -248,7 +248,11 @@ class Probing:
         return probabilities
 
     def _relearn(self) -> dict[str, float]:
-        """Steps until the forget set is known again; of an untrained model too, in one cell."""
+        """Steps until the forget set is known again; of untrained models too, in one cell.
+
+        An untrained model names one class for all images, by chance the forgotten one; so there
+        is another one for every ordering.
+        """
         bench = self.bench
         digest = bench.data.digest
         forget = bench.train_set("forget", bench.request.forget)
@@ -259,21 +263,23 @@ class Probing:
         if accuracy == 0:
             raise InputError("the original knows none of the forget set, so nothing is relearned")
 
-        def measure(model: nn.Module) -> RelearnTime:
-            steps = relearn_steps(
+        def measure(model: nn.Module, which: Sequence[int]) -> list[int | None]:
+            generators = orderings(derive_seed("relearn", digest))
+            return relearn_steps(
                 model,
                 forget,
                 judged,
                 original_acc=accuracy,
                 lr=relearning_rate(bench.recipe.settings),
-                generators=orderings(derive_seed("relearn", digest)),
+                generators=[generators[k] for k in which],
             )
-            return relearn_time(steps, RELEARN_STEPS)
 
-        time_ = measure(self.model)
+        time_ = relearn_time(measure(self.model, range(ORDERINGS)), RELEARN_STEPS)
         found = {"relearn/steps": time_.steps, "relearn/censored": time_.censored}
         if self.job.anchor:
-            time_ = measure(self.untrained)
+            time_ = relearn_time(
+                [measure(self._untrained(k), [k])[0] for k in range(ORDERINGS)], RELEARN_STEPS
+            )
             found |= {
                 "relearn/untrained_steps": time_.steps,
                 "relearn/untrained_censored": time_.censored,

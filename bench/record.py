@@ -20,7 +20,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 # Differences, standard errors, ratios of spreads and KLoM are no fractions.
 _FRACTION = re.compile(
-    r"acc/\w+ | forgetting_score/\w+ | probe/\w+ | relearn/(\w+_)?censored | zrf | mia_(svc_efficacy|entropy_member_rate|challenge_accuracy)"
+    r"acc/\w+ | forgetting_score/\w+ | probe/\w+ | relearn/(\w+_)?censored | zrf"
+    r"| mia_(svc_efficacy|entropy_member_rate|challenge_accuracy)"
     r"| (.*[/_])? (acc|auc) | (.*/)? ((auc_)? (p|null_(mean|lo|hi)) | (tpr|fpr)_.+"
     r"| per_example_p\d+ | power_d.+ | low_share | share_above_identity)",
     re.VERBOSE,
@@ -95,8 +96,8 @@ class Record(BaseModel):
             count; `reason`, a sentence, if there are none.
         probe: How the probes were made; empty if the sweep asked for none. `probes` (names),
             `relearn` (step size, batch size, orderings, limit), `probe_s` (seconds), `notes`
-            (sentences, on figures that are not defined here); `reason`, a sentence, if there are
-            no figures.
+            (sentences, on figures that are not defined here); `reason`, a sentence, if
+            figures could not be had.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)

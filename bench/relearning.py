@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from .batches import Batch, ExampleSet
-from .evaluate import BATCH
+from .evaluate import BATCH, in_eval_mode
 from .probes import (
     ORDERINGS,
     RELEARN_ALPHA,
     RELEARN_BATCH,
     RELEARN_CLIP,
+    RELEARN_HOPELESS,
     RELEARN_LR,
     RELEARN_MOMENTUM,
     RELEARN_SGD_SHARE,
@@ -44,8 +45,9 @@ def relearn_steps(
 
     Steps of SGD with momentum on batches of 32 without augmentation. The network stays in eval
     mode: BatchNorm keeps its statistics, which batches of the forgotten class alone would carry
-    off, and dropout is off. The norm of a gradient is at most 1: a masked head, which no step of
-    such a size undoes, would else be overcome by weights that grow without bound.
+    off, and dropout is off. The norm of a gradient is at most 1, and a loss above 1e6 is given up
+    at once: a masked logit, which no step of such a size undoes, could only be overcome by weights
+    that grow without bound, which is no relearning.
 
     Args:
         model: Left as it is.
@@ -56,7 +58,7 @@ def relearn_steps(
         generators: Each shuffles one ordering; equal ones give equal orderings to all models.
 
     Returns:
-        Steps of each ordering; None where 200 were not enough, or training diverged.
+        Steps of each ordering; None where 200 were not enough, or it was given up.
     """
     goal = (1 - RELEARN_ALPHA) * original_acc - 1e-9
     if _accuracy(model, judged) >= goal:
@@ -86,16 +88,14 @@ def _ordering(
     generator: torch.Generator,
 ) -> int | None:
     net = deepcopy(model).requires_grad_(True).eval()
-    optimizer = make_optimizer(
-        net, name="sgd", lr=lr, momentum=RELEARN_MOMENTUM, weight_decay=0.0
-    )
+    optimizer = make_optimizer(net, name="sgd", lr=lr, momentum=RELEARN_MOMENTUM, weight_decay=0.0)
     batches = _batches(forget.with_generator(generator), generator)
     measured = set(measured_steps())
     with torch.enable_grad():
         for step in range(1, RELEARN_STEPS + 1):
             batch = next(batches)
             loss = nn.functional.cross_entropy(net(batch.images), batch.labels)
-            if not bool(torch.isfinite(loss)):
+            if not float(loss.detach()) <= RELEARN_HOPELESS:  # nor is it NaN
                 return None
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -116,7 +116,7 @@ def _batches(forget: ExampleSet, generator: torch.Generator) -> Iterator[Batch]:
 def _accuracy(model: nn.Module, examples: ExampleSet) -> float:
     """Accuracy in eval mode; outputs that are not finite are wrong."""
     right = []
-    with torch.no_grad():
+    with in_eval_mode(model), torch.no_grad():
         for batch in examples.batches(BATCH):
             out = model(batch.images)
             hit = (out.argmax(1) == batch.labels) & torch.isfinite(out).all(1)

@@ -110,8 +110,7 @@ def find_work(plan: Plan, store: Store, workers: int) -> Work:
     cells = [
         c.job
         for c in plan.cells
-        if not c.skip
-        and not (store.has_tensors if c.key in opened else store.has)("cell", c.key)
+        if not c.skip and not (store.has_tensors if c.key in opened else store.has)("cell", c.key)
     ]
     needed = {cell.original.key for cell in [*cells, *(job.cell for job in probes)]}
     originals = [
