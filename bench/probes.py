@@ -28,6 +28,7 @@ CKA_EXAMPLES = 500  # of the forget set, and of the retain set
 MOST_BLOCKS = 8
 
 ORDERINGS = 5
+MOST_UNTRAINED = 50  # drawn to find as many that do not name the forgotten class by chance
 RELEARN_BATCH = 32
 RELEARN_SGD_SHARE = 0.1  # of the peak step size, where the recipe is SGD's
 RELEARN_LR = 0.01  # where it is not: a step size of AdamW says nothing about SGD

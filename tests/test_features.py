@@ -29,8 +29,7 @@ FAMILIES = {
         {"img_size": 32, "embed_dim": 12, "depths": [1, 1, 1, 1], "num_heads": [2] * 4,
          "window_size": 2}, 32, ["layers.0", "layers.1", "layers.2", "layers.3"],
     ),
-    "gmixer_12_224": ({"img_size": 32, "num_blocks": 2, "embed_dim": 16}, 32,
-                      ["blocks.0", "blocks.1"]),
+    "mixer_s32_224": ({"img_size": 64}, 64, [f"blocks.{i}" for i in range(8)]),
 }  # fmt: skip
 
 
