@@ -32,7 +32,7 @@ def assemble(
     failures: Mapping[str, str],
     declined: Mapping[str, str],
     scores: Results,
-    probes: Results,
+    probes: Results | None = None,
 ) -> list[Record]:
     """Build the records of all cells that have ended.
 
@@ -49,7 +49,7 @@ def assemble(
         Records in plan order; cells that have not ended are left out.
     """
     records = []
-    figures = ProbeFigures(plan, probes, failures)
+    figures = ProbeFigures(plan, probes or {}, failures)
     for cell in plan.cells:
         if cell.skip:
             records.append(_record(spec, cell, status="skipped", reason="; ".join(cell.skip)))

@@ -422,6 +422,9 @@ def test_a_probe_that_was_interrupted_goes_on_where_it_was(tmp_path, tracking_ur
     (job,) = [job for job in plan.probes.values() if job.cell.method.name == "identity"]
     Store(tmp_path / "store").drop("probe", job.key)
     before = artifacts(tmp_path / "store")
+    spec = toy_spec(probes=["divergence"])
+    text = describe_plan(spec, toy_plan(spec), Store(tmp_path / "store"), 1)
+    assert "would look into 1 of 2 models" in text
     again, summary = run(tmp_path, tracking_uri, probes=["divergence"])
     assert summary["jobs"] == 1
     after = artifacts(tmp_path / "store")
@@ -546,6 +549,18 @@ class Deadly(Unlearner):
 
 probing.Probing.own = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_the_command_ends_with_1_where_a_probe_failed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(probing, "centre_hits", lambda *_: 1 / 0)
+    Path("toy.toml").write_text(TOY)
+    result = call("run", "toy.toml", "--workers", 0, "--device", "cpu", "--probe", "centres")
+    assert result.exit_code == 1
+    failed = [line for line in result.stderr.splitlines() if line.startswith("failed: probe of ")]
+    assert len(failed) == 2
+    assert all("ZeroDivisionError" in line for line in failed)
+    assert "Cells: 2 ok, 0 failed" in result.stdout
 
 
 def test_a_probe_whose_process_dies_fails_no_cell(tmp_path, tracking_uri, plugin, monkeypatch):
