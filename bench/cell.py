@@ -20,6 +20,8 @@ from .workbench import Workbench, begin
 def run_cell(job: CellJob, settings: WorkerSettings) -> float:
     """Unlearn one cell, measure the result and put it into the store, unless it is there.
 
+    A cell that is there without its model, which is wanted now, is run again and replaced.
+
     Returns:
         Seconds spent preparing, unlearning and measuring.
 
@@ -29,7 +31,8 @@ def run_cell(job: CellJob, settings: WorkerSettings) -> float:
     """
     store = begin(settings)
     with store.lock("cell", job.key):
-        if store.has("cell", job.key):
+        there = store.has("cell", job.key)
+        if there and (store.has_tensors("cell", job.key) or not job.save_model):
             return 0.0
         workbench = Workbench(store, job, settings)
         whole = time.perf_counter()
@@ -56,6 +59,8 @@ def run_cell(job: CellJob, settings: WorkerSettings) -> float:
             "model_info": workbench.model_info,
             "environment": describe_environment(settings.device),
         }
+        if there:
+            store.drop("cell", job.key)
         store.put("cell", job.key, meta, outcome.model.state_dict() if job.save_model else None)
         return busy_s
 

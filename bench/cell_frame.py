@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from .attack_rows import CELL_ATTACKS
+from .probe_columns import PROBE_METRICS
 from .record import DECORRELATION, Record
 from .spec_string import format_spec
 
@@ -22,7 +23,7 @@ TIMES = (
     "original_s",
     "retrain_s",
 )
-PAIRED = (*METRICS, *CELL_ATTACKS)  # each is shown beside the retrained model's
+PAIRED = (*METRICS, *CELL_ATTACKS, *PROBE_METRICS)  # each is shown beside the retrained model's
 SCORES = (*PAIRED, *(f"gap_{name}" for name in METRICS), "tow")
 
 

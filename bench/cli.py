@@ -75,6 +75,12 @@ def _sweep_options(command: F) -> F:
             help="Shadow models of the U-LIRA attack, an even number; 0 for no attack.",
         ),
         click.option(
+            "--probe",
+            multiple=True,
+            help="Look inside the unlearned models: recovery, centres, cka, relearn, divergence "
+            "or all. Repeatable.",
+        ),
+        click.option(
             "--time-limit",
             type=click.FloatRange(min=0, min_open=True),
             help="Seconds that unlearning one model may take; retraining is exempt.",
@@ -166,7 +172,9 @@ def run(**options: Any) -> None:  # noqa: ANN401
         with redirect_stdout(sys.stderr):  # plug-ins may print; standard output is the table's
             result = run_sweep(spec, where)
         _report(result)
-        if any(result.summary[f"{what}_failed"] for what in ("cells", "attacks", "banks")):
+        if any(
+            result.summary[f"{what}_failed"] for what in ("cells", "attacks", "banks", "probes")
+        ):
             sys.exit(SOME_FAILED)
 
 
@@ -281,6 +289,8 @@ def _read(options: dict[str, Any]) -> tuple[SweepSpec, RunOptions, Problems]:
             overrides["seeds"] = _seeds(options["seeds"])
     if options["time_limit"] is not None:
         overrides["time_limit_s"] = options["time_limit"]
+    if options["probe"]:
+        overrides["probes"] = list(options["probe"])
     if options["name"] is not None:
         overrides["name"] = options["name"]
     elif path is None and (

@@ -8,6 +8,7 @@ from functools import partial
 from .attack_columns import legend_of, primary_columns, secondary_columns
 from .attack_rows import plain_rows
 from .leaderboard import NOISE_FLOOR, NOT_RUN, Leaderboard, Reason, Table
+from .probe_columns import probe_columns, probe_legend
 from .recipe import PLAIN, is_plain
 from .tablecell import NONE, TIMES_SIGN, Cell, Column, Row, known, number_cell, significant
 
@@ -94,12 +95,13 @@ def columns_of(table: Table, board: Leaderboard) -> list[Column]:
         Column("", "memory", _memory_cell),
     ]
     columns += _metric_columns(table.metrics[3:])
-    return columns + secondary_columns(rows)
+    return [*columns, *probe_columns(rows), *secondary_columns(rows)]
 
 
 def legend(board: Leaderboard) -> dict[str, str]:
-    """What the columns mean; those of the attack where there was one, and first."""
-    return legend_of([c for table in board.tables for c in columns_of(table, board)]) | LEGEND
+    """What the columns mean; those of the attack and of probes where there are any, and first."""
+    columns = [column for table in board.tables for column in columns_of(table, board)]
+    return legend_of(columns) | probe_legend(columns) | LEGEND
 
 
 def accuracy_cell(metric: str, row: Row) -> Cell:
@@ -192,6 +194,7 @@ def cost_lines(table: Table) -> list[str]:
 def reason_head(reason: Reason, table: Table, style: Callable[[str], str] = str) -> str:
     """Which cells a reason is about."""
     words = {"failed": "failed", "skipped": "not applicable", "not attacked": "no U-LIRA"}
+    words["not probed"] = "figures of probes that are not there"
     cells = [
         f"{style(name)}{f' on {recipe}' if len(table.recipes) > 1 else ''}"
         + (f" (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})" if seeds else "")

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
-from .jobs import CellJob, OriginalJob
+from .jobs import CellJob, OriginalJob, ProbeJob
 from .keys import canonical_json
 from .plan import Plan
 from .store import Store
@@ -22,8 +22,8 @@ class Cost:
     """An estimate.
 
     Attributes:
-        seconds: Of one worker, for the trainings and unlearnings of which the store has timed the
-            like; training grows with the number of examples, and so does unlearning.
+        seconds: Of one worker, for the trainings, unlearnings and probes of which the store has
+            timed the like; they grow with the number of examples.
         untimed: Number of the others.
         margin_bytes: Disk for margins.
         weight_bytes: Disk for the weights of shadow models; None if nothing tells their size.
@@ -52,6 +52,7 @@ def estimate(plan: Plan, work: Work, store: Store) -> Cost:
     unlearnings = [cell for job in work.unlearnings for cell in job.cells]
     wanted = [(_training(job), job) for job in [*work.originals, *shadows]]
     wanted += [(_method(cell), cell.original) for cell in [*work.cells, *unlearnings]]
+    wanted += [(_probe(job), job.cell.original) for job in work.probes]
     per_model = {
         shadow.key: bank.images * (BYTES_A_MARGIN * bank.views + BYTES_BESIDE)
         for bank in banks_of(plan)
@@ -85,6 +86,11 @@ def _timed(plan: Plan, store: Store) -> Iterator[tuple[OriginalJob, Hashable, fl
             times = found.meta.get("times", found.meta)
             seconds = times["unlearn_s"] + times["prepare_s"]
             yield cell.original, _method(cell), seconds, None
+    for probe in plan.probes.values():
+        parts = [store.get("probe", key) for key in dict.fromkeys((probe.own_key, probe.key))]
+        done = [part.meta["probe_s"] for part in parts if part is not None]
+        if len(done) == len(parts):
+            yield probe.cell.original, _probe(probe), sum(done), None
 
 
 def _network(job: OriginalJob) -> Hashable:
@@ -97,3 +103,7 @@ def _training(job: OriginalJob) -> Hashable:
 
 def _method(cell: CellJob) -> Hashable:
     return (cell.method.name, canonical_json(cell.method.params), _training(cell.original))
+
+
+def _probe(job: ProbeJob) -> Hashable:
+    return ("probe", job.probes, job.anchor, _network(job.cell.original))

@@ -29,6 +29,7 @@ from .jobs import (
     CellJob,
     Job,
     OriginalJob,
+    ProbeJob,
     ScoreJob,
     ShadowJob,
     WorkerSettings,
@@ -118,7 +119,7 @@ def execute(
                     yield ended(
                         job, Outcome(job.key, bad.reason, declined=bad.declined, inherited=True)
                     )
-                elif pending.isdisjoint(job.needs):
+                elif pending.isdisjoint(_waits_for(job)):
                     lanes.submit(job, time_limit_s(job))
                 else:
                     still.append(job)
@@ -128,6 +129,11 @@ def execute(
     except BaseException:
         lanes.stop()
         raise
+
+
+def _waits_for(job: Job) -> tuple[str, ...]:
+    """What must have been made, or have failed, before a job starts."""
+    return (*job.needs, *job.after) if isinstance(job, ProbeJob) else job.needs
 
 
 class _Lanes(ABC):
@@ -268,6 +274,10 @@ def _work(job: Job, settings: WorkerSettings) -> float:
         from .bank_facts import run_bank
 
         return run_bank(job, settings)
+    if isinstance(job, ProbeJob):
+        from .probing import run_probe
+
+        return run_probe(job, settings)
     assert isinstance(job, ScoreJob)
     from .scoring import run_score
 

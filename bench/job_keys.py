@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from .dataset import ImageData
-from .jobs import CellJob, OriginalJob, PluginText, RecipeText
+from .jobs import CellJob, OriginalJob, PluginText, ProbeJob, RecipeText
 from .keys import content_key, digest_bytes
 from .modelspec import ModelSpec
+from .probes import PROBE_VERSION
 from .recipe import Recipe
 from .registry import METHODS
 from .scenario import Ids
@@ -101,6 +102,25 @@ def cell_job(
         device=device,
         save_model=save,
     )
+
+
+def probe_job(
+    cell: CellJob, reference: CellJob | None, probes: tuple[str, ...], *, anchor: bool
+) -> ProbeJob:
+    """What a worker needs to probe a cell.
+
+    Args:
+        cell: The cell.
+        reference: Cell of the retrained model that it is compared with.
+        probes: Names of the probes, in their order.
+        anchor: Whether an untrained model is measured as well.
+    """
+    by: dict[str, object] = {"version": PROBE_VERSION, "probes": list(probes), "anchor": anchor}
+    own = content_key("probe", cell=cell.key, **by)
+    key = own
+    if reference is not None:
+        key = content_key("probe-compared", cell=cell.key, reference=reference.key, **by)
+    return ProbeJob(key, own, cell, reference, probes, anchor)
 
 
 def _training(images: ImageData, model: ModelSpec, recipe: Recipe) -> dict[str, object]:

@@ -255,6 +255,45 @@ class BankJob:
         return self.shadows
 
 
+@dataclass(frozen=True, eq=False)
+class ProbeJob:
+    """Look inside the unlearned model of a cell, beside the retrained model.
+
+    Attributes:
+        key: Content key of the comparison with the retrained model, or `own_key` without one.
+        own_key: Content key of what the model is by itself.
+        cell: The cell.
+        reference: The cell of the retrained model that it is compared with: of the same seed, or
+            of another one for retrained models themselves. None if there is none.
+        probes: Names of the probes.
+        anchor: Whether to measure what an untrained model needs to relearn as well.
+    """
+
+    noun: ClassVar[str] = "the probe"
+
+    key: str
+    own_key: str
+    cell: CellJob
+    reference: CellJob | None
+    probes: tuple[str, ...]
+    anchor: bool
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """The figures."""
+        return (self.key,)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The cell and its original."""
+        return (self.cell.key, self.cell.original.key)
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """What it waits for, but can do without: the retrained model."""
+        return () if self.reference is None else (self.reference.key,)
+
+
 @dataclass(frozen=True)
 class WorkerSettings:
     """What is the same for all jobs of a sweep.

@@ -26,6 +26,7 @@ from .cell_frame import (
     hardware_of,
     with_retrained,
 )
+from .probe_columns import PROBE_METRICS, probe_reasons, without_empty_probes
 from .recipe import is_plain
 from .record import DECORRELATION, Record, latest_by_key
 
@@ -40,7 +41,7 @@ class Reason(NamedTuple):
     """Why cells failed or were skipped, or rows have no figure of the attack.
 
     Attributes:
-        status: `failed`, `skipped` or `not attacked`.
+        status: `failed`, `skipped`, `not attacked` or `not probed`.
         text: The reason, on one line.
         cells: Row label, recipe and seeds, in order of first appearance; no seeds for the attack,
             which is on all of a row.
@@ -159,7 +160,7 @@ def _table(dataset: str, model: str, scenario: str, records: list[Record]) -> Ta
         dataset=dataset,
         model=model,
         scenario=scenario,
-        rows=judged(_typed(pd.DataFrame(rows))),
+        rows=without_empty_probes(judged(_typed(pd.DataFrame(rows)))),
         costs=_recipe_costs(recipes, ok),
         reasons=_reasons(cells),
         recipes=recipes,
@@ -235,7 +236,7 @@ def _empty_row(recipe: str, name: str, label: str, kind: str, status: str) -> di
         row |= dict.fromkeys(names, nan)
     for number in ("tow", *TIMES):
         row |= dict.fromkeys(_columns(number), nan)
-    for name in CELL_ATTACKS:
+    for name in (*CELL_ATTACKS, *PROBE_METRICS):
         row |= dict.fromkeys((*_columns(name), f"{name}_retrained"), nan)
     return row | {"peak_memory_bytes": nan, "hardware": ""}
 
@@ -304,6 +305,11 @@ def _reasons(cells: pd.DataFrame) -> tuple[Reason, ...]:
         where = (_shown(cell["name"], cell["label"]), cell["recipe"])
         by_method = found.setdefault((cell["status"], cell["reason"]), {})
         by_method.setdefault(where, []).append(int(cell["seed"]))
+    for cell in cells[cells["status"] == "ok"].to_dict("records"):
+        where = (_shown(cell["name"], cell["label"]), cell["recipe"])
+        for text in probe_reasons(cell["record"].probe):
+            by_method = found.setdefault(("not probed", text), {})
+            by_method.setdefault(where, []).append(int(cell["seed"]))
     for (recipe, label), group in cells.groupby(["recipe", "label"], sort=False):
         if reason := " ".join(attack_figures(group["record"]).get("attack_reason", "").split()):
             where = (_shown(group["name"].iloc[0], str(label)), str(recipe))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .attack_plan import Attack, Banks
 from .dataset import Dataset, ImageData
 from .errors import DataError, InputError, Problems, describe
-from .job_keys import cell_job, original_job
-from .jobs import CellJob, OriginalJob
+from .job_keys import cell_job, original_job, probe_job
+from .jobs import CellJob, OriginalJob, ProbeJob
 from .modelspec import ModelSpec
 from .recipe import Recipe
 from .registry import METHODS
@@ -48,6 +48,7 @@ class Cell:
         skip: Reasons why the method declines; empty if it runs.
         retrained: Key of the cell with the retrained model of the same seed.
         attack: Key of the attack on its method and forget request; empty if there is none.
+        probe: Key of the job that probes it; empty if there is none.
     """
 
     key: str
@@ -62,6 +63,7 @@ class Cell:
     skip: tuple[str, ...]
     retrained: str
     attack: str = ""
+    probe: str = ""
 
     @property
     def label(self) -> str:
@@ -77,6 +79,7 @@ class Plan:
         cells: Reference cells first within each table, then the methods as listed.
         originals: Jobs by key; only those that a cell that is not skipped needs.
         attacks: By key; one for every method, recipe and forget request that is not skipped.
+        probes: Probes of cells by key; one for every cell that is not skipped.
         keep_models: Whether shadow models that are trained stay in the store.
     """
 
@@ -84,6 +87,7 @@ class Plan:
     originals: dict[str, OriginalJob] = field(default_factory=dict)
     attacks: dict[str, Attack] = field(default_factory=dict)
     keep_models: bool = True
+    probes: dict[str, ProbeJob] = field(default_factory=dict)
 
 
 def load_data(dataset: Dataset, data_root: Path, validation_fraction: float) -> LoadedData:
@@ -141,10 +145,47 @@ def make_plan(
     if problems is None:
         noted.raise_any()
     cells = list({cell.key: cell for cell in cells}.values())  # a list may name a thing twice
+    cells, probes = _probed(cells, sweep.spec.probes)
     for cell in cells:
         if not cell.skip:
             originals |= {job.key: job for job in cell.job.original.chain}
-    return Plan(cells, originals, attacks, sweep.spec.ulira.keep_models)
+    return Plan(cells, originals, attacks, sweep.spec.ulira.keep_models, probes)
+
+
+def _probed(cells: list[Cell], probes: tuple[str, ...]) -> tuple[list[Cell], dict[str, ProbeJob]]:
+    """Lay out the probes of all cells that are not skipped.
+
+    Retrained models are compared with that of the seed before theirs, the first with the second:
+    so much do two of them differ. A seed added at the end changes no other pair.
+    """
+    if not probes:
+        return cells, {}
+    by_key = {cell.key: cell for cell in cells if not cell.skip}
+    seeds: dict[tuple[str, str, str, str], list[Cell]] = {}
+    for cell in by_key.values():
+        if cell.key == cell.retrained:
+            table = (cell.dataset, cell.model, cell.recipe.name, cell.request.hash)
+            seeds.setdefault(table, []).append(cell)
+    reference = {key: by_key.get(cell.retrained) for key, cell in by_key.items()}
+    for row in seeds.values():
+        for place, cell in enumerate(row):
+            other = row[place - 1] if place else next(iter(row[1:]), None)
+            reference[cell.key] = other
+    jobs: dict[str, ProbeJob] = {}
+    made = []
+    for cell in cells:
+        if not cell.skip:
+            other = reference[cell.key]
+            job = probe_job(
+                cell.job,
+                None if other is None else other.job,
+                probes,
+                anchor=cell.method.name == "identity",
+            )
+            jobs[job.key] = job
+            cell = replace(cell, probe=job.key)
+        made.append(cell)
+    return made, jobs
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 from .cost import estimate
 from .plan import Cell, Plan
@@ -22,8 +23,9 @@ def describe_plan(spec: SweepSpec, plan: Plan, store: Store, workers: int) -> st
         store: Where results may be already.
         workers: Processes at a time.
     """
-    states = {cell.key: _state(cell, store) for cell in plan.cells}
     work = find_work(plan, store, workers)
+    to_do = {job.key for job in work.cells}
+    states = {cell.key: _state(cell, to_do) for cell in plan.cells}
     lines = []
     table = None
     for cell in plan.cells:
@@ -52,15 +54,24 @@ def describe_plan(spec: SweepSpec, plan: Plan, store: Store, workers: int) -> st
         f"Would train {len(work.originals)} originals and {retrains} retrained models "
         f"({spec.training.epochs} epochs each), and unlearn {len(to_run) - retrains} times.",
         *_attacks(plan, work),
+        *_probes(spec, plan, work),
         *_cost(plan, work, store, workers),
     ]
     return "\n".join(lines[1:])
 
 
-def _state(cell: Cell, store: Store) -> str:
+def _state(cell: Cell, to_do: Collection[str]) -> str:
     if cell.skip:
         return "skipped"
-    return "done" if store.has("cell", cell.key) else "to run"
+    return "to run" if cell.key in to_do else "done"
+
+
+def _probes(spec: SweepSpec, plan: Plan, work: Work) -> list[str]:
+    """What the probes add."""
+    if not plan.probes:
+        return []
+    names = ", ".join(spec.probes)
+    return [f"Probes ({names}): would look into {len(work.probes)} of {len(plan.probes)} models."]
 
 
 def _attacks(plan: Plan, work: Work) -> list[str]:

@@ -21,7 +21,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 # Differences, standard errors, ratios of spreads and KLoM are no fractions.
 _FRACTION = re.compile(
-    r"acc/\w+ | forgetting_score/\w+ | mia_(svc_efficacy|entropy_member_rate|challenge_accuracy)"
+    r"acc/\w+ | forgetting_score/\w+ | probe/\w+ | relearn/(\w+_)?censored | zrf"
+    r"| mia_(svc_efficacy|entropy_member_rate|challenge_accuracy)"
     r"| (.*[/_])? (acc|auc) | (.*/)? ((auc_)? (p|null_(mean|lo|hi)) | (tpr|fpr)_.+"
     r"| per_example_p\d+ | power_d.+ | low_share | share_above_identity)",
     re.VERBOSE,
@@ -70,6 +71,19 @@ class Record(BaseModel):
             `rmia/auc_se` stand in for all of U-LIRA where there are fewer than 6 shadow models.
             `klom/*` and `klom_gauss/*` (nats) with `floor_*`, what exact unlearning gets;
             `forgetting_score/f` with `forgetting_score/null`, likewise.
+            Figures of the probes are of the cell's own model. Fractions, on test images:
+            `probe/recovery_2`, `probe/recovery_10` (a linear head refitted on 2 % and 10 % of the
+            training set, forgotten classes included) and `probe/centres` (nearest class centre of
+            the 10 %) of the forgotten classes, for whole classes only; `probe/accuracy_2`,
+            `probe/accuracy_10`, `probe/centres_accuracy` of all classes.
+            `cka_original/forget/<block>` and so on for `cka_retrained` and `retain`, unbiased and
+            so at most 1 or little more, perhaps negative; `cka_original/forget_mean` over blocks
+            and `cka_original/forget_last`. `relearn/steps` (median over orderings; the limit where
+            at least half were not enough), `relearn/censored` (their share, a fraction),
+            `relearn/ain` (over the retrained model's steps); in records of `identity` also
+            `relearn/untrained_steps` and `relearn/untrained_censored`. `js/retrained`, nats in
+            [0, ln 2], and `zrf`, a fraction, on the forget set. What is compared with the retrained
+            model is so with that of the same seed, of retrained models with that of another.
         times: Seconds. `unlearn_s`, of which `statistics_s` and `search_s` where the method times
             them apart; `prepare_s`, `evaluate_s`, `original_s`, `retrain_s`; and `speedup`,
             retrain_s / unlearn_s, given only where both ran on the same hardware.
@@ -82,6 +96,10 @@ class Record(BaseModel):
             `examples`, `views`, `variance`, `redraws`, `tuning_track`, `bank` (its hash), `scores`
             (key of the scores in the store). `suspicion`, a sentence, if the figures do not
             count; `reason`, a sentence, if there are none.
+        probe: How the probes were made; empty if the sweep asked for none. `probes` (names),
+            `relearn` (step size, batch size, orderings, limit), `probe_s` (seconds), `notes`
+            (sentences, on figures that are not defined here); `reason`, a sentence, if
+            figures could not be had.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -110,6 +128,7 @@ class Record(BaseModel):
     method_info: dict[str, Any] = {}
     environment: dict[str, Any] = {}
     attack: dict[str, Any] = {}
+    probe: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _status_and_content_agree(self) -> Self:

@@ -8,6 +8,7 @@ from typing import Any
 from .bank_record import BankRecord
 from .metrics.gap import gaps, tug_of_war
 from .plan import Cell, Plan
+from .probe_results import ProbeFigures
 from .record import Record
 from .store import Store
 from .sweep import SweepSpec
@@ -19,7 +20,7 @@ Results = Mapping[str, Mapping[str, Any]]
 def stored_results(
     store: Store, keys: Iterable[str], kind: str = "cell"
 ) -> dict[str, dict[str, Any]]:
-    """Read what the workers wrote for the given cells (or attacks, `ulira`), where they have."""
+    """Read what the workers wrote for cells (or attacks, `ulira`, or `probe`s), where they have."""
     found = {key: store.get(kind, key) for key in keys}
     return {key: artifact.meta for key, artifact in found.items() if artifact is not None}
 
@@ -31,6 +32,7 @@ def assemble(
     failures: Mapping[str, str],
     declined: Mapping[str, str],
     scores: Results,
+    probes: Results | None = None,
 ) -> list[Record]:
     """Build the records of all cells that have ended.
 
@@ -38,22 +40,26 @@ def assemble(
         spec: The sweep.
         plan: Its cells.
         results: What the workers wrote, by key of the cell.
-        failures: Reasons of failed cells and attacks, by key.
+        failures: Reasons of failed cells, attacks and probes, by key.
         declined: Reasons of cells and attacks that the method declined when it ran, by key.
         scores: What the attacks gave, by key of the attack.
+        probes: What the probes gave, by key of the artefact.
 
     Returns:
         Records in plan order; cells that have not ended are left out.
     """
     records = []
+    figures = ProbeFigures(plan, probes or {}, failures)
     for cell in plan.cells:
         if cell.skip:
             records.append(_record(spec, cell, status="skipped", reason="; ".join(cell.skip)))
         elif cell.key in results:
             retrained = results.get(cell.retrained)
             reason = declined.get(cell.attack) or failures.get(cell.attack)
-            attacked = _attack(plan, cell, scores.get(cell.attack), reason)
-            records.append(_ok(spec, cell, results[cell.key], retrained, *attacked))
+            attacked, attack = _attack(plan, cell, scores.get(cell.attack), reason)
+            probed, probe = figures.of(cell.key)
+            more = {**attacked, **probed}
+            records.append(_ok(spec, cell, results[cell.key], retrained, more, attack, probe))
         elif cell.key in declined:
             records.append(_record(spec, cell, status="skipped", reason=declined[cell.key]))
         elif cell.key in failures:
@@ -97,10 +103,11 @@ def _ok(
     cell: Cell,
     result: Mapping[str, Any],
     retrained: Mapping[str, Any] | None,
-    attack_metrics: Mapping[str, float],
+    more: Mapping[str, float],
     attack: dict[str, Any],
+    probe: dict[str, Any],
 ) -> Record:
-    metrics: dict[str, float] = {**result["metrics"], **attack_metrics}
+    metrics: dict[str, float] = {**result["metrics"], **more}
     times: dict[str, float] = dict(result["times"])
     if retrained is not None:
         metrics |= gaps(result["metrics"], retrained["metrics"])
@@ -121,6 +128,7 @@ def _ok(
         model_info=result["model_info"],
         environment=result["environment"],
         attack=attack,
+        probe=probe,
     )
 
 

@@ -22,8 +22,9 @@ from .environment import cpu_count, resolve_device, threads
 from .errors import Problems, StoreError
 from .executor import Outcome, execute, start_server
 from .files import write_text_atomically
-from .jobs import AttackJob, CellJob, Job, WorkerSettings
+from .jobs import AttackJob, CellJob, Job, ProbeJob, WorkerSettings
 from .plan import LoadedData, Plan, load_data, make_plan
+from .probe_results import probe_keys
 from .record import Record, write_records
 from .results import assemble, bank_records, stored_results
 from .store import Store
@@ -191,6 +192,7 @@ class _Reporter:
         self.cells = {cell.key: cell for cell in plan.cells}
         self.results = stored_results(store, self.cells)
         self.scores = stored_results(store, plan.attacks, "ulira")
+        self.probes = stored_results(store, probe_keys(plan), "probe")
         self.failures: dict[str, str] = {}
         self.declined: dict[str, str] = {}
         self.busy_s = 0.0
@@ -238,10 +240,15 @@ class _Reporter:
                     self.results |= stored_results(self.store, [outcome.key])
                 elif outcome.key in self.plan.attacks:
                     self.scores |= stored_results(self.store, [outcome.key], "ulira")
+                elif outcome.key in self.plan.probes:
+                    self._read_probe(self.plan.probes[outcome.key])
                 else:
                     continue
                 if time.perf_counter() >= self._next_write:
                     self.write()
+
+    def _read_probe(self, job: ProbeJob) -> None:
+        self.probes |= stored_results(self.store, [job.own_key, job.key], "probe")
 
     def _fail(self, outcome: Outcome, label: str, bar: Any) -> None:  # noqa: ANN401
         self.failures[outcome.key] = outcome.reason or "unknown"
@@ -255,7 +262,13 @@ class _Reporter:
     def records(self) -> list[Record]:
         """Records of all cells that have ended, in plan order."""
         return assemble(
-            self.spec, self.plan, self.results, self.failures, self.declined, self.scores
+            self.spec,
+            self.plan,
+            self.results,
+            self.failures,
+            self.declined,
+            self.scores,
+            self.probes,
         )
 
     def banks(self) -> list[BankRecord]:
@@ -278,12 +291,14 @@ class _Reporter:
     def _complete(self, record: Record) -> bool:
         """Whether nothing will be added to a record any more."""
         attacked = bool(record.attack) or not self.cells[record.key].attack
-        return record.status != "ok" or ("tow" in record.metrics and attacked)
+        probed = bool(record.probe) or not self.cells[record.key].probe
+        return record.status != "ok" or ("tow" in record.metrics and attacked and probed)
 
     def interrupted(self) -> None:
         """Write the records of all that is in the store, whether it was reported or not."""
         self.results |= stored_results(self.store, self.cells)
         self.scores |= stored_results(self.store, self.plan.attacks, "ulira")
+        self.probes |= stored_results(self.store, probe_keys(self.plan), "probe")
         self.write()
 
     def _log(self, records: Sequence[Record], banks: Sequence[BankRecord] = ()) -> None:
@@ -329,6 +344,7 @@ class _Reporter:
                 for status in ("ok", "failed", "skipped")
             },
             "attacks_failed": sum(key in self.failures for key in self.plan.attacks),
+            "probes_failed": sum(key in self.failures for key in self.plan.probes),
             "banks_failed": sum(job.key in self.failures for job in self.work.banks),
         }
         tracked = True
@@ -346,6 +362,7 @@ def _labels(plan: Plan, work: Work) -> dict[str, str]:
     labels |= {job.key: "shadow bank" for job in work.banks}
     labels |= {cell.key: cell.label for cell in plan.cells}
     labels |= {attack.key: attack.label for attack in plan.attacks.values()}
+    labels |= {cell.probe: f"probe of {cell.label}" for cell in plan.cells if cell.probe}
     of_cell = {cell.key: a.label for a in plan.attacks.values() for cell in a.cells}
     return labels | {job.key: of_cell[job.cells[0].key] for job in work.unlearnings}
 

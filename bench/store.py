@@ -98,6 +98,10 @@ class Store:
         """Whether the artefact is there; its content is checked when it is read."""
         return (self.path(kind, key) / "meta.json").is_file()
 
+    def has_tensors(self, kind: str, key: str) -> bool:
+        """Whether the artefact is there and was stored with tensors."""
+        return self.has(kind, key) and (self.path(kind, key) / TENSORS).is_file()
+
     def checkpoint(self, key: str) -> Path:
         """File in which the training of an artefact is kept between epochs."""
         return self.root / "checkpoints" / f"{key}.safetensors"

@@ -13,12 +13,21 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from .dataset import Dataset
 from .errors import InputError, Problems, UnknownNameError
 from .modelspec import ModelSpec, create_model_spec
 from .plugin import explain
+from .probes import chosen_probes
 from .recipe import Recipe, TrainingSettings, create_recipe, recipe_of
 from .registry import DATASETS, METHODS, load_plugin_files
 from .scenario import IdsScenario, Scenario, create_scenario
@@ -61,6 +70,8 @@ class SweepSpec(BaseModel):
         time_limit_s: Seconds after which a cell is stopped, and for every shadow model likewise;
             originals and retrained models are exempt, since everything is compared with them.
         save_models: Keep the unlearned models of the cells that are run in the store.
+        probes: What to look for inside the unlearned models, which must be kept for it: `all`, or
+            some of `recovery`, `centres`, `cka`, `relearn`, `divergence`; see `probes`.
         plugins: Python files with further methods or datasets.
         training: Settings of the training loop.
         ulira: The membership-inference attack: number of shadow models and how to score.
@@ -78,9 +89,20 @@ class SweepSpec(BaseModel):
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     time_limit_s: Annotated[float, Field(gt=0)] | None = None
     save_models: bool = True
+    probes: Annotated[tuple[str, ...], BeforeValidator(chosen_probes)] = ()
     plugins: Annotated[list[Path], BeforeValidator(_as_list)] = []
     training: TrainingSettings = TrainingSettings()
     ulira: UliraSettings = UliraSettings()
+
+    @field_validator("probes")
+    @classmethod
+    def _models_are_kept(cls, probes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if probes and info.data.get("save_models") is False:
+            raise ValueError(
+                "probes look inside the unlearned models, which `save_models = false` does not "
+                "keep; set it to true, or switch the probes off"
+            )
+        return probes
 
 
 @dataclass(frozen=True)

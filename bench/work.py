@@ -8,7 +8,16 @@ from typing import TypeVar
 
 from .attack_plan import Attack
 from .bank import ShadowBank
-from .jobs import AttackJob, BankJob, CellJob, Job, OriginalJob, ScoreJob, ShadowJob
+from .jobs import (
+    AttackJob,
+    BankJob,
+    CellJob,
+    Job,
+    OriginalJob,
+    ProbeJob,
+    ScoreJob,
+    ShadowJob,
+)
 from .keys import content_key
 from .plan import Plan
 from .store import Store
@@ -30,6 +39,7 @@ class Work:
         unlearnings: Shadow models to unlearn, in groups.
         scores: Attacks to score.
         banks: Shadow banks to describe.
+        probes: Unlearned models to probe.
     """
 
     originals: list[OriginalJob] = field(default_factory=list)
@@ -38,6 +48,7 @@ class Work:
     unlearnings: list[AttackJob] = field(default_factory=list)
     scores: list[ScoreJob] = field(default_factory=list)
     banks: list[BankJob] = field(default_factory=list)
+    probes: list[ProbeJob] = field(default_factory=list)
 
     @property
     def jobs(self) -> list[Job]:
@@ -46,13 +57,14 @@ class Work:
             *self.originals,
             *self.shadows,
             *self.cells,
+            *self.probes,
             *self.unlearnings,
             *self.banks,
             *self.scores,
         ]
 
     def __bool__(self) -> bool:
-        return bool(self.cells or self.scores or self.banks)
+        return bool(self.cells or self.scores or self.banks or self.probes)
 
 
 def banks_of(plan: Plan) -> list[ShadowBank]:
@@ -92,8 +104,16 @@ def find_work(plan: Plan, store: Store, workers: int) -> Work:
         store: Where results may be already.
         workers: Processes at a time, for which shadow models are grouped.
     """
-    cells = [c.job for c in plan.cells if not c.skip and not store.has("cell", c.key)]
-    ends = [c.original for c in cells if not store.has("original", c.original.key)]
+    probes = [job for job in plan.probes.values() if not _probed(job, store)]
+    # a sweep that does not keep models may have run a cell before: it is run again
+    opened = {cell.key for job in probes for cell in (job.cell, job.reference) if cell is not None}
+    cells = [
+        c.job
+        for c in plan.cells
+        if not c.skip and not (store.has_tensors if c.key in opened else store.has)("cell", c.key)
+    ]
+    starts = [cell.original for cell in [*cells, *(job.cell for job in probes)]]
+    ends = [job for job in starts if not store.has("original", job.key)]
     needed = {job.key for end in ends for job in end.chain}
     originals = [
         job
@@ -143,7 +163,13 @@ def find_work(plan: Plan, store: Store, workers: int) -> Work:
         for bank in banks_of(plan)
         if not store.has("bank", bank_key(bank))
     ]
-    return Work(originals, shadows, cells, unlearnings, [a.score for a in attacks], banks)
+    scores = [attack.score for attack in attacks]
+    return Work(originals, shadows, cells, unlearnings, scores, banks, probes)
+
+
+def _probed(job: ProbeJob, store: Store) -> bool:
+    """Whether all figures of a probe are there."""
+    return store.has("probe", job.own_key) and store.has("probe", job.key)
 
 
 def _group_size(attack: Attack, workers: int) -> int:

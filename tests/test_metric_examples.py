@@ -14,8 +14,10 @@ NAMES = [
     "margin",
     "pairs",
     "population",
+    "probe",
     "ranking",
     "rates",
+    "relearn",
     "ulira",
 ]
 
