@@ -22,11 +22,11 @@ def tables(records, **options):
     return module.tables(records, **options)
 
 
-def record(method, label, *, forgotten, kept, seed=0, seconds=1.0, probe=None, **content):
+def record(method, label, *, forgotten, kept, seed=0, seconds=1.0, probe=None, ain=None, **content):
     metrics = {"retain_acc": 1.0, "forget_acc": 0.0, "test_acc": 0.5,
                "test_forget_acc": forgotten, "test_retain_acc": kept}  # fmt: skip
     if probe is not None:
-        metrics["probe/recovery_10"] = probe
+        metrics |= {"probe/recovery_10": probe, "relearn/ain": ain}
     return Record(
         sweep="s", key=f"{method}{label}{seed}", dataset="d", model="m", recipe="plain",
         scenario=f"class[classes=[{label}]]", forget_request=f"{label}", forget_size=1,
@@ -39,14 +39,14 @@ def test_means_are_over_classes_and_the_worst_class_stands_beside():
     records = [
         record("identity", 0, forgotten=1.0, kept=0.8),
         record("identity", 1, forgotten=1.0, kept=0.5),
-        record("m", 0, forgotten=0.1, kept=0.4, seconds=2.0, probe=0.25),
-        record("m", 1, forgotten=0.3, kept=0.5, seconds=4.0, probe=0.75),
+        record("m", 0, forgotten=0.1, kept=0.4, seconds=2.0, probe=0.25, ain=1.0),
+        record("m", 1, forgotten=0.3, kept=0.5, seconds=4.0, probe=0.75, ain=2.0),
     ]
     text = tables(records, by_class=True)
     line = next(line for line in text.splitlines() if "| `m` |" in line)
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         "`plain`", "`m`", "20.0 ± 14.1", "30.0", "45.0 ± 7.1", "40.0", "75.0", "50.0 ± 35.4",
-        "3.00", NONE, "2",
+        "1.50", "3.00", NONE, "2",
     ]  # fmt: skip
     assert "| `plain` | `m` | 10.0 | 30.0 |" in text
 

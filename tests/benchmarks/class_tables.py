@@ -4,8 +4,8 @@
     python tests/benchmarks/class_tables.py results/osp_ablations --by-class
 
 The first table has means over classes and seeds, with the sample standard deviation over classes
-and the worst class; `--by-class` adds the accuracy on the test images of every forgotten class.
-Numbers are rounded here and nowhere else.
+and the worst class, and medians of AIN and seconds; `--by-class` adds the accuracy on the test
+images of every forgotten class. Numbers are rounded here and nowhere else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unlearnbench.bench.tablecell import NONE, significant
 TASK = ["dataset", "model"]
 ROW = ["recipe", "label"]
 NAMES = {"identity": "original", "retrain": "retrained"}
-PROBE = "probe/recovery_10"
+PROBES = {"probe": "probe/recovery_10", "ain": "relearn/ain"}
 HEADS = {
     "forgotten": "test, forgotten %",
     "worst": "worst class",
@@ -31,6 +31,7 @@ HEADS = {
     "least": "least",
     "retention": "retention %",
     "probe": "probe %",
+    "ain": "AIN",
     "seconds": "unlearn s",
     "search": "search s",
     "cells": "cells",
@@ -42,7 +43,8 @@ def frame_of(records: list[Record]) -> pd.DataFrame:
     cells = cell_frame(records)
     for name in (*TASK, "scenario"):
         cells[name] = [getattr(record, name) for record in cells["record"]]
-    cells["probe"] = [record.metrics.get(PROBE, float("nan")) for record in cells["record"]]
+    for column, name in PROBES.items():
+        cells[column] = [record.metrics.get(name, float("nan")) for record in cells["record"]]
     cells = cells[cells["status"] == "ok"]
     same = [*TASK, "scenario", "recipe", "seed"]
     original = cells[cells["name"] == "identity"].drop_duplicates(same)
@@ -70,6 +72,7 @@ def line_of(group: pd.DataFrame) -> dict[str, str]:
         "least": f"{100 * kept.min():.1f}",
         "retention": f"{100 * retention.mean():.1f}",
         "probe": spread(probe) if len(probe) else NONE,
+        "ain": f"{group['ain'].median():.2f}" if group["ain"].notna().any() else NONE,
         "seconds": significant(group["unlearn_s"].median()),
         "search": NONE if pd.isna(searched) else significant(searched),
         "cells": str(len(group)),
