@@ -28,8 +28,12 @@ from .unlearner import Unlearner
 
 if TYPE_CHECKING:
     from .batches import Batch, ExampleSet
+    from .input_moments import second_moments
     from .layers import Layer
+    from .patches import set_weight_matrix, weight_matrix
+    from .scaled_projection import Energy
     from .task import UnlearningTask
+    from .weight_coverage import uncovered_weights
 
 __all__ = [
     "DATASETS",
@@ -39,6 +43,7 @@ __all__ = [
     "Dataset",
     "DeclinedError",
     "DivergedError",
+    "Energy",
     "ExampleSet",
     "ImageData",
     "InputError",
@@ -54,13 +59,22 @@ __all__ = [
     "Unlearner",
     "UnlearningTask",
     "read_records",
+    "second_moments",
+    "set_weight_matrix",
+    "uncovered_weights",
+    "weight_matrix",
 ]
 
 _NEEDS_TORCH = {
     "Batch": "batches",
+    "Energy": "scaled_projection",
     "ExampleSet": "batches",
     "Layer": "layers",
     "UnlearningTask": "task",
+    "second_moments": "input_moments",
+    "set_weight_matrix": "patches",
+    "uncovered_weights": "weight_coverage",
+    "weight_matrix": "patches",
 }
 
 

@@ -31,7 +31,7 @@ def layer_columns(module: nn.Module, inputs: Tensor) -> Tensor:
     out = padded.new_empty(
         module.groups, k, m, channels // module.groups, count, rows, cols
     )  # one slice a tap, many times faster than `F.unfold`
-    planes = padded.transpose(0, 1).unflatten(0, (module.groups, -1))
+    planes = padded.transpose(0, 1).view(module.groups, -1, count, height, width)
     for i in range(k):
         for j in range(m):
             out[:, i, j] = planes[
@@ -44,18 +44,14 @@ def layer_columns(module: nn.Module, inputs: Tensor) -> Tensor:
 
 def weight_matrix(module: nn.Module) -> Tensor:
     """A copy of the weight as `(G, out / G, d)`, whose rows multiply `layer_columns`."""
-    weight: Tensor = module.weight.detach()  # type: ignore[union-attr, operator, assignment]
-    if weight.dim() == 4:
-        weight = weight.permute(0, 2, 3, 1)
+    weight = _weight(module)
     groups = getattr(module, "groups", 1)
     return weight.reshape(groups, len(weight) // groups, -1).clone()
 
 
 def set_weight_matrix(module: nn.Module, matrix: Tensor) -> None:
     """Write `(G, out / G, d)` back as the weight, in the weight's own dtype."""
-    weight: Tensor = module.weight.data  # type: ignore[union-attr, assignment]
-    if weight.dim() == 4:
-        weight = weight.permute(0, 2, 3, 1)
+    weight = _weight(module)
     weight.copy_(matrix.reshape(weight.shape))
 
 
@@ -106,6 +102,13 @@ def crop(conv: nn.Conv2d, inputs: Tensor, window: Window) -> Tensor:
         start = int(place * (inputs.shape[axis] - size + 1))
         inputs = inputs.narrow(axis, start, size)
     return inputs
+
+
+def _weight(module: nn.Module) -> Tensor:
+    """The weight itself, with its inputs last."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach().movedim(1, -1)
 
 
 def _geometry(conv: nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:

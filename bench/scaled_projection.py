@@ -14,34 +14,62 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .input_moments import Moments
+
 SINGLE_UP_TO = 1e4  # largest condition number that float32 is trusted with
 DOUBLE_UP_TO = 1e12  # and float64
 
 
-def energies(moments: Tensor) -> Tensor:
-    """Second moments divided by their trace.
+class Energy:
+    """Second moments E of a layer's inputs, divided by their trace.
+
+    Zeros where the layer saw nothing but zeros. Of few columns, Z with E = Z Z^T is kept.
 
     Args:
-        moments: `(G, d, d)`, a sum of x x^T.
+        moments: As measured.
 
-    Returns:
-        `(G, d, d)` of the same dtype, trace 1; zeros where the layer saw nothing but zeros.
+    Attributes:
+        dtype: That rows must have.
     """
-    trace = moments.diagonal(dim1=1, dim2=2).sum(-1)
-    return moments / trace.clamp(min=torch.finfo(moments.dtype).tiny)[:, None, None]
+
+    def __init__(self, moments: Moments) -> None:
+        values = moments.values
+        if moments.factored:
+            trace = values.square().sum((1, 2))
+        else:
+            trace = values.diagonal(dim1=1, dim2=2).sum(-1)
+        trace = trace.clamp(min=torch.finfo(values.dtype).tiny)[:, None, None]
+        self._values = values / (trace.sqrt() if moments.factored else trace)
+        self._factored = moments.factored
+        self.dtype = values.dtype
+
+    def times(self, rows: Tensor) -> Tensor:
+        """`(G, n, d)` rows times E."""
+        product = rows @ self._values
+        return product @ self._values.mT if self._factored else product
+
+    def divide(self, rows: Tensor, alpha: float) -> Tensor:
+        """`(G, n, d)` rows times ((alpha - 1) E + I)^-1, for a positive alpha."""
+        if not self._factored:
+            return _divide(rows, self._values, alpha)
+        # (I + c Z Z^T)^-1 = I - c Z (I + c Z^T Z)^-1 Z^T
+        inner = _divide(rows @ self._values, self._values.mT @ self._values, alpha)
+        return rows - (alpha - 1) * inner @ self._values.mT
+
+    def project(self, product: Tensor, alpha: float) -> Tensor:
+        """Rows times P(alpha), from `times(rows)`, which serves every alpha; zeros for alpha 0."""
+        return alpha * self.divide(product, alpha) if alpha else torch.zeros_like(product)
+
+    def project_out(self, rows: Tensor, alpha: float) -> Tensor:
+        """`(G, n, d)` rows times I - P(alpha), which is (I - E) ((alpha - 1) E + I)^-1."""
+        return self.divide(rows - self.times(rows), alpha)
 
 
-def divide_by_scaling(rows: Tensor, energy: Tensor, alpha: float) -> Tensor:
+def _divide(rows: Tensor, energy: Tensor, alpha: float) -> Tensor:
     """The rows times ((alpha - 1) E + I)^-1.
 
-    Args:
-        rows: `(G, n, d)` of the dtype of `energy`.
-        energy: `(G, d, d)`, E: symmetric, eigenvalues in [0, 1].
-        alpha: Positive.
-
-    Returns:
-        `(G, n, d)` of the same dtype and device. Worked out in float64 where alpha is so far from
-        1 that float32 would not do, and by eigenvectors where float64 would not.
+    Worked out in float64 where alpha is so far from 1 that float32 would not do, and by
+    eigenvectors where float64 would not.
     """
     condition = max(alpha, 1 / alpha)
     on_cpu = energy.device.type == "mps"  # has neither float64 nor every factorisation
@@ -56,4 +84,5 @@ def divide_by_scaling(rows: Tensor, energy: Tensor, alpha: float) -> Tensor:
     values, vectors = torch.linalg.eigh(scaling.double())
     low, high = min(1.0, alpha), max(1.0, alpha)  # where rounding may have left them a little
     inverse = vectors / values.clamp(low, high).unsqueeze(1) @ vectors.mT
-    return (inverse @ right.double()).mT.to(rows)
+    divided: Tensor = (inverse @ right.double()).mT
+    return divided.to(rows)

@@ -35,8 +35,9 @@ class ToeplitzSum:
 
     def add(self, inputs: Tensor) -> None:
         """Add the patches of `(N, C, H, W)` maps."""
-        for part in inputs.split(max(1, AT_ONCE // inputs[0].numel())):
-            self._add(part)
+        step = max(1, AT_ONCE // inputs[0].numel())
+        for start in range(0, len(inputs), step):
+            self._add(inputs[start : start + step])
 
     def _add(self, inputs: Tensor) -> None:
         conv = self.conv
@@ -51,7 +52,8 @@ class ToeplitzSum:
         image_last = inputs.permute(1, 2, 0, 3).contiguous()  # C, H, N, W: rows are slices
 
         def taken(first: int, last: int) -> Tensor:
-            return image_last[..., first:last].contiguous().unflatten(0, (groups, -1))
+            some = image_last[..., first:last].contiguous()
+            return some.view(groups, -1, *some.shape[1:])
 
         for u, (c, d, at) in ((u, span) for u, across in horizontal.items() for span in across):
             one = taken(c, d)

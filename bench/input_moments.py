@@ -8,6 +8,7 @@ of the matrix that has all columns side by side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,26 @@ from .patches import Window, columns_per_image, crop, layer_columns
 from .toeplitz_moments import ToeplitzSum, moment_dtype
 
 BLOCK = 128  # rows of the product that are computed at once, without what symmetry gives
-UNFOLDED = 2**21  # numbers that a map is unfolded into at once, or half those of the moments
+UNFOLDED = (2**21, 2**24)  # least and most numbers that maps are unfolded into at once
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Second moments of a layer's inputs, as a matrix or as the columns it is the product of.
+
+    Attributes:
+        values: `(G, d, d)` sums of x x^T for G groups; or, if there are few, `(G, d, n)` columns
+            x. Float64 up to d = 1200 where the device has it, else float32; in the order of
+            `layer_columns`.
+        factored: Whether it is columns: if there are no more than d / 2 of them.
+    """
+
+    values: Tensor
+    factored: bool
+
+    def matrix(self) -> Tensor:
+        """`(G, d, d)` sums of x x^T."""
+        return self.values @ self.values.mT if self.factored else self.values
 
 
 def second_moments(
@@ -31,10 +51,10 @@ def second_moments(
     windows: Sequence[Window] | None = None,
     max_columns: int | None = None,
     augmented: bool = False,
-) -> list[Tensor]:
+) -> list[Moments]:
     """Second moments of the inputs of every layer, over all examples and positions.
 
-    Needs memory for the moments, whatever the number of examples.
+    Needs memory for the moments, d x d numbers a layer at most, whatever the number of examples.
 
     Args:
         model: Run in eval mode, without gradients; left as it came.
@@ -48,10 +68,10 @@ def second_moments(
         augmented: Serve the images with the training transform.
 
     Returns:
-        One `(G, d, d)` tensor a layer in the order of `layer_columns`; float64 up to d = 1200
-        where the device has it, else float32.
+        One for each layer.
     """
     sets = list(examples)
+    images = sum(map(len, sets))
     sums: dict[nn.Module, _ColumnSum | ToeplitzSum] = {}
     draws = ColumnDraws(model, modules, sets, rng, windows, max_columns)
 
@@ -60,7 +80,7 @@ def second_moments(
             if windows is not None and isinstance(module, nn.Conv2d):
                 inputs = crop(module, inputs, windows[place])
             if module not in sums:
-                toeplitz = max_columns is None and is_toeplitz(module)
+                toeplitz = max_columns is None and is_toeplitz(module, inputs, images)
                 sums[module] = ToeplitzSum(module) if toeplitz else _ColumnSum(module, draws)
             sums[module].add(inputs)
 
@@ -69,48 +89,69 @@ def second_moments(
     watches = {module: watch(place, module) for place, module in enumerate(modules)}
     for part in sets:
         observe(model, part, inputs=watches, augmented=augmented)
-    return [sums.pop(module).total() for module in modules]
+    totals = []
+    for module in modules:
+        total = sums.pop(module).total()
+        totals.append(total if isinstance(total, Moments) else Moments(total, factored=False))
+    return totals
 
 
-def is_toeplitz(module: nn.Module) -> bool:
-    """Whether moments of patches are found without unfolding, which is faster whenever it can be.
+def is_toeplitz(module: nn.Module, inputs: Tensor, images: int) -> bool:
+    """Whether moments of patches are found without unfolding, which is faster where it can be.
 
     With stride 1 the product of taps a and b at one position of the kernel is that of a + t and
     b + t at the position before it, so that the moments are Toeplitz but for the borders.
+    Few patches are kept as they are.
     """
-    several = isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1)
-    return several and module.stride == (1, 1)
+    if not isinstance(module, nn.Conv2d) or module.kernel_size == (1, 1):
+        return False
+    few = 2 * images * columns_per_image(module, inputs) <= module.weight[0].numel()
+    return module.stride == (1, 1) and not few
 
 
 class _ColumnSum:
-    """Moments as a product of the columns with themselves; half of it, for it is symmetric."""
+    """Moments from the columns: kept while they are few, then multiplied with themselves."""
 
     def __init__(self, module: nn.Module, draws: ColumnDraws) -> None:
         self.module, self.draws = module, draws
+        self.kept: list[Tensor] = []
         self.sum: Tensor | None = None
 
     def add(self, inputs: Tensor) -> None:
         for part in self._parts(inputs):
             columns = self.draws.some(self.module, layer_columns(self.module, part))
-            groups, width, _ = columns.shape
-            if self.sum is None:
-                self.sum = columns.new_zeros(
-                    groups, width, width, dtype=moment_dtype(width, columns)
-                )
-            for i in range(0, width, BLOCK):
-                block = columns[:, i : i + BLOCK] @ columns[:, i:].mT
-                self.sum[:, i : i + BLOCK, i:] += block
+            width = columns.shape[1]
+            if self.sum is not None:
+                self._multiply(columns)
+            elif 2 * (sum(kept.shape[2] for kept in self.kept) + columns.shape[2]) <= width:
+                self.kept.append(columns.clone())  # what comes in may be worked on in place
+            else:
+                dtype = moment_dtype(width, columns)
+                self.sum = columns.new_zeros(len(columns), width, width, dtype=dtype)
+                for some in (*self.kept, columns):
+                    self._multiply(some)
+                self.kept.clear()
+
+    def _multiply(self, columns: Tensor) -> None:
+        """Add the product; half of it, for it is symmetric."""
+        assert self.sum is not None
+        for i in range(0, columns.shape[1], BLOCK):
+            product = columns[:, i : i + BLOCK] @ columns[:, i:].mT
+            self.sum[:, i : i + BLOCK, i:] += product
 
     def _parts(self, inputs: Tensor) -> Iterable[Tensor]:
         if not isinstance(self.module, nn.Conv2d):
             return (inputs,)
         width = self.module.weight[0].numel()
         each = self.module.groups * width * columns_per_image(self.module, inputs)
-        return inputs.split(max(1, max(UNFOLDED, width**2 // 2) // each))
+        at_once = min(max(width**2 // 2, UNFOLDED[0]), UNFOLDED[1])  # beside the moments' own
+        step = max(1, at_once // each)
+        return (inputs[start : start + step] for start in range(0, len(inputs), step))
 
-    def total(self) -> Tensor:
-        moments = self.sum
-        assert moments is not None
-        for i in range(0, moments.shape[-1], BLOCK):
-            moments[:, i + BLOCK :, i : i + BLOCK] = moments[:, i : i + BLOCK, i + BLOCK :].mT
-        return moments
+    def total(self) -> Moments:
+        if self.sum is None:
+            columns = torch.cat(self.kept, 2)
+            return Moments(columns.to(moment_dtype(columns.shape[1], columns)), factored=True)
+        for i in range(0, self.sum.shape[-1], BLOCK):
+            self.sum[:, i + BLOCK :, i : i + BLOCK] = self.sum[:, i : i + BLOCK, i + BLOCK :].mT
+        return Moments(self.sum, factored=False)
