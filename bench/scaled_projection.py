@@ -33,28 +33,27 @@ class Energy:
     """
 
     def __init__(self, moments: Moments) -> None:
-        values = moments.values
-        if moments.factored:
-            trace = values.square().sum((1, 2))
+        self._values, self._factored = moments.values, moments.factored
+        self.dtype = self._values.dtype
+        if self._factored:
+            trace = self._values.square().sum((1, 2))
         else:
-            trace = values.diagonal(dim1=1, dim2=2).sum(-1)
-        trace = trace.clamp(min=torch.finfo(values.dtype).tiny)[:, None, None]
-        self._values = values / (trace.sqrt() if moments.factored else trace)
-        self._factored = moments.factored
-        self.dtype = values.dtype
+            trace = self._values.diagonal(dim1=1, dim2=2).sum(-1)
+        self._trace = trace.clamp(min=torch.finfo(self.dtype).tiny)[:, None, None]
 
     def times(self, rows: Tensor) -> Tensor:
         """`(G, n, d)` rows times E."""
-        product = rows @ self._values
+        product = rows @ self._values / self._trace
         return product @ self._values.mT if self._factored else product
 
     def divide(self, rows: Tensor, alpha: float) -> Tensor:
         """`(G, n, d)` rows times ((alpha - 1) E + I)^-1, for a positive alpha."""
         if not self._factored:
-            return _divide(rows, self._values, alpha)
-        # (I + c Z Z^T)^-1 = I - c Z (I + c Z^T Z)^-1 Z^T
-        inner = _divide(rows @ self._values, self._values.mT @ self._values, alpha)
-        return rows - (alpha - 1) * inner @ self._values.mT
+            return _divide(rows, self._values, self._trace, alpha)
+        # with M = Z Z^T: (I + c Z Z^T)^-1 = I - c Z (I + c Z^T Z)^-1 Z^T
+        Z = self._values
+        inner = _divide(rows @ Z, Z.mT @ Z, self._trace, alpha) / self._trace
+        return rows - (alpha - 1) * inner @ Z.mT
 
     def project(self, product: Tensor, alpha: float) -> Tensor:
         """Rows times P(alpha), from `times(rows)`, which serves every alpha; zeros for alpha 0."""
@@ -65,17 +64,18 @@ class Energy:
         return self.divide(rows - self.times(rows), alpha)
 
 
-def _divide(rows: Tensor, energy: Tensor, alpha: float) -> Tensor:
-    """The rows times ((alpha - 1) E + I)^-1.
+def _divide(rows: Tensor, moments: Tensor, trace: Tensor, alpha: float) -> Tensor:
+    """The rows times ((alpha - 1) E + I)^-1 for E the moments divided by their trace.
 
     Worked out in float64 where alpha is so far from 1 that float32 would not do, and by
     eigenvectors where float64 would not.
     """
     condition = max(alpha, 1 / alpha)
-    on_cpu = energy.device.type == "mps"  # has neither float64 nor every factorisation
-    scaling = (energy.cpu() if on_cpu else energy) * (alpha - 1)
+    if moments.device.type == "mps":  # has neither float64 nor every factorisation
+        moments, trace = moments.cpu(), trace.cpu()
     if condition > SINGLE_UP_TO:
-        scaling = scaling.double()
+        moments, trace = moments.double(), trace.double()
+    scaling = moments * ((alpha - 1) / trace)
     scaling.diagonal(dim1=1, dim2=2).add_(1)
     right = rows.to(scaling).mT
     factor, failed = torch.linalg.cholesky_ex(scaling)

@@ -73,66 +73,79 @@ class Svd(Unlearner):
         layers = reachable_layers(model, task)
         steps = make_steps(task.forget_classes, self.sequential)
         for step in steps:
-            with task.phase("statistics"):
-                energies = self._measure(model, task, layers, step)
-            chosen = self._edit(model, task, layers, energies, step)
+            chosen = self._forget(model, task, layers, step)
             suffix = f"_class_{step.classes[0]}" if len(steps) > 1 else ""
             task.report(**{f"{key}{suffix}": value for key, value in chosen.items()})
         return model
 
-    def _measure(
+    def _forget(
         self, model: nn.Module, task: UnlearningTask, layers: list[Layer], step: Step
-    ) -> Iterator[tuple[Energy, Energy]]:
-        """Energies of the inputs of every layer on retain and on forget samples."""
+    ) -> dict[str, float]:
+        """Edit with the alphas given or, if there are several, with the best; say which.
+
+        The moments of the retain samples are given up before those of the forget samples come.
+        """
         import torch
 
-        from ..bench import Energy, second_moments
+        grid = self._grid()
+        searching = len(grid.retain) * len(grid.forget) > 1
+        surgery = [LayerSurgery(layer) for layer in layers]
+        retain, forget = self._samples(task, step)
+        windows = torch.rand(len(layers), 2, generator=task.rng).tolist() if self.crop3k else None
+        for part, samples in (("retain", retain), ("forget", forget)):
+            with task.phase("statistics"):
+                energies = self._measure(model, task, layers, samples, windows)
+            with task.phase("search") if searching else nullcontext():
+                for edited, energy in zip(surgery, energies, strict=True):
+                    if part == "retain":
+                        edited.leave_retain(energy, grid.retain)
+                    else:
+                        edited.enter_forget(energy)
+        if searching:
+            with task.phase("search"):
+                return search(model, task, surgery, grid, step)
+        for edited in surgery:
+            edited.put(edited.candidates(grid.forget[0])[0])
+        return {"alpha_retain": grid.retain[0], "alpha_forget": grid.forget[0]}
 
+    def _grid(self) -> Grid:
+        """The alphas given, or those to search."""
+        retains = {self.alpha_retain} if self.alpha_retain is not None else set(self.grid_retain)
+        forgets = {self.alpha_forget} if self.alpha_forget is not None else set(self.grid_forget)
+        return Grid(sorted(retains, reverse=True), sorted(forgets))
+
+    def _samples(
+        self, task: UnlearningTask, step: Step
+    ) -> tuple[list[ExampleSet], list[ExampleSet]]:
+        """Retain and forget samples; of what is kept, the same number from every class."""
         later, classes = len(step.later), len(step.later) + len(set(task.retain.labels.tolist()))
         share = round(self.retain_samples * later / classes)
         retain = [task.retain.sample(self.retain_samples - share, balanced=True)]
         if later:
             retain.append(of_classes(task.forget, step.later).sample(share, balanced=True))
-        forget = [of_classes(task.forget, step.classes).sample(self.forget_samples)]
-        windows = torch.rand(len(layers), 2, generator=task.rng).tolist() if self.crop3k else None
-        retain_moments, forget_moments = (
-            second_moments(
-                model,
-                [layer.module for layer in layers],
-                samples,
-                task.rng,
-                windows=windows,
-                max_columns=self.max_patches,
-                augmented=self.augmented,
-            )
-            for samples in (retain, forget)
-        )
-        # one by one, so that each layer's moments are given up as soon as they are used
-        return ((Energy(retain_moments.pop(0)), Energy(forget_moments.pop(0))) for _ in layers)
+        return retain, [of_classes(task.forget, step.classes).sample(self.forget_samples)]
 
-    def _edit(
+    def _measure(
         self,
         model: nn.Module,
         task: UnlearningTask,
         layers: list[Layer],
-        energies: Iterator[tuple[Energy, Energy]],
-        step: Step,
-    ) -> dict[str, float]:
-        """Edit with the alphas given or, if there are several, with the best; say which."""
-        retains = {self.alpha_retain} if self.alpha_retain is not None else set(self.grid_retain)
-        forgets = {self.alpha_forget} if self.alpha_forget is not None else set(self.grid_forget)
-        grid = Grid(sorted(retains, reverse=True), sorted(forgets))
-        searching = len(grid.retain) * len(grid.forget) > 1
-        with task.phase("search") if searching else nullcontext():
-            surgery = [
-                LayerSurgery(layer, *pair, grid.retain)
-                for layer, pair in zip(layers, energies, strict=True)
-            ]
-            if searching:
-                return search(model, task, surgery, grid, step)
-            for edited in surgery:
-                edited.put(edited.candidates(grid.forget[0])[0])
-            return {"alpha_retain": grid.retain[0], "alpha_forget": grid.forget[0]}
+        samples: list[ExampleSet],
+        windows: Sequence[tuple[float, float]] | None,
+    ) -> Iterator[Energy]:
+        """Energies of the inputs of every layer, each to be given up as soon as it is used."""
+        from ..bench import Energy, second_moments
+
+        moments = second_moments(
+            model,
+            [layer.module for layer in layers],
+            samples,
+            task.rng,
+            windows=windows,
+            max_columns=self.max_patches,
+            augmented=self.augmented,
+        )
+        return (Energy(moments.pop(0)) for _ in layers)
 
     def unsupported_reasons(self, task: TaskInfo) -> list[str]:
         """Add: the search needs validation data."""
@@ -163,27 +176,29 @@ class LayerSurgery:
 
     Args:
         layer: Layer whose weight is replaced.
-        retain: Energy of its inputs on retain samples.
-        forget: Energy of its inputs on forget samples.
-        alphas_retain: R scalings of the retain projection.
     """
 
-    def __init__(
-        self, layer: Layer, retain: Energy, forget: Energy, alphas_retain: Sequence[float]
-    ) -> None:
-        import torch
-
+    def __init__(self, layer: Layer) -> None:
         from ..bench import weight_matrix
 
-        self.module, self.forget = layer.module, forget
+        self.module = layer.module
         self.original = weight_matrix(layer.module)
-        W = self.original.to(retain.dtype)
-        unshared = torch.cat([retain.project_out(W, alpha) for alpha in alphas_retain], 1)
-        self.product = forget.times(unshared)
+
+    def leave_retain(self, energy: Energy, alphas: Sequence[float]) -> None:
+        """W (I - P_r), below one another for R alphas, given the energy on retain samples."""
+        import torch
+
+        W = self.original.to(energy.dtype)
+        self.unshared = torch.cat([energy.project_out(W, alpha) for alpha in alphas], 1)
+
+    def enter_forget(self, energy: Energy) -> None:
+        """What W (I - P_r) P_f needs for every alpha, given the energy on forget samples."""
+        self.energy = energy
+        self.unshared = energy.times(self.unshared.to(energy.dtype))
 
     def candidates(self, alpha_forget: float) -> list[Tensor]:
         """W - W (I - P_r) P_f for every alpha_retain, equation 5; biases and norms stay."""
-        removed = self.forget.project(self.product, alpha_forget)
+        removed = self.energy.project(self.unshared, alpha_forget)
         count = self.original.shape[1]
         starts = range(0, removed.shape[1], count)
         return [self.original - removed[:, start : start + count] for start in starts]

@@ -92,6 +92,7 @@ def close(found, expected):
     return (found.double() - expected).norm() <= 1e-6 * expected.norm()
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")
 @pytest.mark.parametrize("options", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
 def test_moments_are_the_product_of_all_patches(options):
     module, images = nn.Conv2d(4, 8, bias=False, **options), Images(7)
@@ -227,6 +228,7 @@ def test_augmented_images_are_the_training_transforms():
 # --- columns and weights --------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")
 @pytest.mark.parametrize("options", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
 def test_weight_times_columns_is_the_layer(options):
     module, x = nn.Conv2d(4, 8, **options), Images(2).images
