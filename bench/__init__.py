@@ -35,9 +35,13 @@ if TYPE_CHECKING:
         restore_channels,
     )
     from .class_statistics import ClassStatistics, measure_classes
+    from .input_moments import second_moments
     from .layers import Layer
     from .orthogonality import chosen_convolutions, orthogonality_penalty
+    from .patches import set_weight_matrix, weight_matrix
+    from .scaled_projection import Energy
     from .task import UnlearningTask
+    from .weight_coverage import uncovered_weights
 
 __all__ = [
     "DATASETS",
@@ -49,6 +53,7 @@ __all__ = [
     "Dataset",
     "DeclinedError",
     "DivergedError",
+    "Energy",
     "ExampleSet",
     "FineTuning",
     "ImageData",
@@ -71,12 +76,17 @@ __all__ = [
     "orthogonality_penalty",
     "read_records",
     "restore_channels",
+    "second_moments",
+    "set_weight_matrix",
+    "uncovered_weights",
+    "weight_matrix",
 ]
 
 _NEEDS_TORCH = {
     "Batch": "batches",
     "ChannelUnit": "channel_units",
     "ClassStatistics": "class_statistics",
+    "Energy": "scaled_projection",
     "ExampleSet": "batches",
     "Layer": "layers",
     "UnlearningTask": "task",
@@ -86,6 +96,10 @@ _NEEDS_TORCH = {
     "measure_classes": "class_statistics",
     "orthogonality_penalty": "orthogonality",
     "restore_channels": "channel_units",
+    "second_moments": "input_moments",
+    "set_weight_matrix": "patches",
+    "uncovered_weights": "weight_coverage",
+    "weight_matrix": "patches",
 }
 
 

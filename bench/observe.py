@@ -20,6 +20,7 @@ def observe(
     *,
     inputs: Mapping[nn.Module, Watch] | None = None,
     outputs: Mapping[nn.Module, Watch] | None = None,
+    augmented: bool = False,
 ) -> None:
     """Pass all examples through in eval mode, without gradients, and show what layers see.
 
@@ -29,6 +30,7 @@ def observe(
         inputs: What to call with the first input of a module, by module.
         outputs: What to call with the output of a module, by module. What is needed later must
             be copied or reduced in the call: the next layer may work in place.
+        augmented: Serve the examples in random order with the training transform instead.
     """
     with ExitStack() as stack:
         for module, watch in (inputs or {}).items():
@@ -39,5 +41,5 @@ def observe(
             stack.callback(handle.remove)
         stack.enter_context(in_eval_mode(model))
         stack.enter_context(torch.no_grad())
-        for batch in examples.batches():
+        for batch in examples.batches(training=augmented):
             model(batch.images)

@@ -3,20 +3,22 @@
 Source: Kodge, Saha, Roy, "Deep Unlearning: Fast and Efficient Gradient-free Approach to Class
     Forgetting", TMLR 2024, https://arxiv.org/abs/2312.00761, section 4 and algorithm 1.
 Reference code: https://github.com/sangamesh-kodge/class_forgetting (read for its facts; none used).
-Differences: instead of the singular vectors of a stored representation matrix R we take the
-    eigenvectors of R R^T, accumulated over all patches: mathematically the same U and S^2, without
-    subsampling. Full feature maps are unfolded (the authors crop to 3k x 3k); samples are drawn at
-    random with the evaluation transform (the authors take the first ones, augmented); alphas are
-    chosen on validation data (the authors' script uses the test set).
-Cost: one forward pass over `retain_samples` and one over `forget_samples`, an eigendecomposition a
-    layer, and a forward pass over the validation set for every pair of alphas tried.
+Differences: none in the equations. Instead of a singular value decomposition of the stored
+    representation matrix R, the projection is worked out from R R^T, which is accumulated over
+    all patches and tokens, by a Cholesky factorisation: the same matrix for a small part of the
+    memory and time. The authors' code subsamples R, cuts feature maps to 3k x 3k and augments:
+    `max_patches`, `crop3k` and `augmented` do so here. Samples are drawn at random (the authors
+    take the first ones). Alphas are chosen on validation data (the authors' script uses the test
+    set). A network with a weight matrix that cannot be reached is declined.
+Cost: one forward pass over `retain_samples` and one over `forget_samples`, a factorisation of each
+    layer for every alpha, and a forward pass over the validation set for every pair of alphas.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -25,21 +27,29 @@ from ..bench import DeclinedError, Range, Unlearner
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..bench import ExampleSet, Layer, TaskInfo, UnlearningTask
+    from ..bench import Energy, ExampleSet, Layer, TaskInfo, UnlearningTask
 
-DOUBLE_UP_TO = 1200  # largest width whose moments are kept in float64
-ALPHAS_RETAIN = (1000.0, 300.0, 100.0, 30.0, 10.0)
-ALPHAS_FORGET = (1.0, 3.0, 10.0, 30.0, 100.0)
+Alpha = Annotated[float, Field(gt=0)]
+SHOWN = 3  # weights that are named when a network is declined
 
 
 class Svd(Unlearner):
     """Remove what the forget class does not share with the retain set, layer by layer.
 
     Attributes:
-        alpha_retain: Scaling of the retain projection; None searches the authors' grid.
+        alpha_retain: Scaling of the retain projection; None searches `grid_retain`.
         alpha_forget: Scaling of the forget projection; None likewise. 0 changes nothing.
+        grid_retain: Scalings of the retain projection that are searched.
+        grid_forget: Scalings of the forget projection that are searched.
         retain_samples: Retain images for the statistics, the same number from every class.
         forget_samples: Forget images for the statistics.
+        sequential: Forget several classes one by one, each from the model as edited so far, the
+            classes forgotten before being in neither set and the later ones in the retain set;
+            else all at once.
+        max_patches: Patches or tokens of a layer that are used at most, drawn from all; None
+            uses all. The authors use 10,000.
+        crop3k: Cut feature maps wider than three kernels to one random window of three kernels.
+        augmented: Take the statistics under the training transform.
     """
 
     name: ClassVar[str] = "svd"
@@ -49,45 +59,93 @@ class Svd(Unlearner):
 
     alpha_retain: Annotated[float, Field(gt=0), Range(10, 3000, log=True)] | None = None
     alpha_forget: Annotated[float, Field(ge=0), Range(0.3, 300, log=True)] | None = None
+    grid_retain: Annotated[tuple[Alpha, ...], Field(min_length=1)] = (10, 30, 100, 300, 1000)
+    grid_forget: Annotated[tuple[Alpha, ...], Field(min_length=1)] = (1, 3, 10, 30, 100)
     retain_samples: Annotated[int, Field(ge=1), Range(90, 990)] = 900
     forget_samples: Annotated[int, Field(ge=1), Range(90, 900)] = 900
+    sequential: bool = False
+    max_patches: Annotated[int, Field(ge=1)] | None = None
+    crop3k: bool = False
+    augmented: bool = False
 
     def unlearn(self, model: nn.Module, task: UnlearningTask) -> nn.Module:
-        """Project every convolution and linear layer of the original at once."""
-        layers = task.layers(model)
-        kept = task.retain.sample(self.retain_samples, balanced=True)
-        retain = moments(task, model, layers, kept)
-        forget = moments(task, model, layers, task.forget.sample(self.forget_samples))
-        surgery = [
-            LayerSurgery(layer, eigenspace(r), eigenspace(f))
-            for layer, r, f in zip(layers, retain, forget, strict=True)
-        ]
-        alphas = self._search(model, task, surgery)
-        for layer in surgery:
-            layer.apply(*alphas)
-        task.report(alpha_retain=alphas[0], alpha_forget=alphas[1])
+        """Project every convolution and linear layer at once; class by class if sequential."""
+        layers = reachable_layers(model, task)
+        steps = make_steps(task.forget_classes, self.sequential)
+        for step in steps:
+            chosen = self._forget(model, task, layers, step)
+            suffix = f"_class_{step.classes[0]}" if len(steps) > 1 else ""
+            task.report(**{f"{key}{suffix}": value for key, value in chosen.items()})
         return model
 
-    def _search(
-        self, model: nn.Module, task: UnlearningTask, surgery: list[LayerSurgery]
-    ) -> tuple[float, float]:
-        """Pair of alphas with the best RA (1 - FA) on validation data; gentlest first on ties."""
-        retains = (self.alpha_retain,) if self.alpha_retain is not None else ALPHAS_RETAIN
-        forgets = (self.alpha_forget,) if self.alpha_forget is not None else ALPHAS_FORGET
-        pairs = [(r, f) for f in forgets for r in retains]
-        if len(pairs) == 1:
-            return pairs[0]
-        kept, gone = split_by_class(task.validation, task.forget_classes)
-        if not (len(kept) and len(gone)):
-            raise DeclinedError(
-                "searches its alphas on validation data, which lack the forgotten or the kept."
-            )
-        scores = []
-        for pair in pairs:
-            for layer in surgery:
-                layer.apply(*pair)
-            scores.append(task.accuracy(model, kept) * (1 - task.accuracy(model, gone)))
-        return pairs[scores.index(max(scores))]
+    def _forget(
+        self, model: nn.Module, task: UnlearningTask, layers: list[Layer], step: Step
+    ) -> dict[str, float]:
+        """Edit with the alphas given or, if there are several, with the best; say which.
+
+        The moments of the retain samples are given up before those of the forget samples come.
+        """
+        import torch
+
+        grid = self._grid()
+        searching = len(grid.retain) * len(grid.forget) > 1
+        surgery = [LayerSurgery(layer) for layer in layers]
+        retain, forget = self._samples(task, step)
+        windows = torch.rand(len(layers), 2, generator=task.rng).tolist() if self.crop3k else None
+        for part, samples in (("retain", retain), ("forget", forget)):
+            with task.phase("statistics"):
+                energies = self._measure(model, task, layers, samples, windows)
+            with task.phase("search") if searching else nullcontext():
+                for edited, energy in zip(surgery, energies, strict=True):
+                    if part == "retain":
+                        edited.leave_retain(energy, grid.retain)
+                    else:
+                        edited.enter_forget(energy)
+        if searching:
+            with task.phase("search"):
+                return search(model, task, surgery, grid, step)
+        for edited in surgery:
+            edited.put(edited.candidates(grid.forget[0])[0])
+        return {"alpha_retain": grid.retain[0], "alpha_forget": grid.forget[0]}
+
+    def _grid(self) -> Grid:
+        """The alphas given, or those to search."""
+        retains = {self.alpha_retain} if self.alpha_retain is not None else set(self.grid_retain)
+        forgets = {self.alpha_forget} if self.alpha_forget is not None else set(self.grid_forget)
+        return Grid(sorted(retains, reverse=True), sorted(forgets))
+
+    def _samples(
+        self, task: UnlearningTask, step: Step
+    ) -> tuple[list[ExampleSet], list[ExampleSet]]:
+        """Retain and forget samples; of what is kept, the same number from every class."""
+        later, classes = len(step.later), len(step.later) + len(set(task.retain.labels.tolist()))
+        share = round(self.retain_samples * later / classes)
+        retain = [task.retain.sample(self.retain_samples - share, balanced=True)]
+        if later:
+            retain.append(of_classes(task.forget, step.later).sample(share, balanced=True))
+        return retain, [of_classes(task.forget, step.classes).sample(self.forget_samples)]
+
+    def _measure(
+        self,
+        model: nn.Module,
+        task: UnlearningTask,
+        layers: list[Layer],
+        samples: list[ExampleSet],
+        windows: Sequence[tuple[float, float]] | None,
+    ) -> Iterator[Energy]:
+        """Energies of the inputs of every layer, each to be given up as soon as it is used."""
+        from ..bench import Energy, second_moments
+
+        moments = second_moments(
+            model,
+            [layer.module for layer in layers],
+            samples,
+            task.rng,
+            windows=windows,
+            max_columns=self.max_patches,
+            augmented=self.augmented,
+        )
+        return (Energy(moments.pop(0)) for _ in layers)
 
     def unsupported_reasons(self, task: TaskInfo) -> list[str]:
         """Add: the search needs validation data."""
@@ -98,130 +156,124 @@ class Svd(Unlearner):
         return reasons
 
 
-@dataclass(frozen=True, eq=False)
-class Eigenspace:
-    """Eigenvectors of a second-moment matrix and their shares of its trace.
+class Step(NamedTuple):
+    """Classes to forget now, those forgotten before, and those to forget later."""
 
-    Attributes:
-        vectors: `(G, d, d)` float, eigenvectors in columns; G groups of the convolution.
-        energies: `(G, d)` float, non-negative, summing to 1.
-    """
+    classes: tuple[int, ...]
+    before: tuple[int, ...]
+    later: tuple[int, ...]
 
-    vectors: Tensor
-    energies: Tensor
 
-    def importance(self, alpha: float) -> Tensor:
-        """Scaled importance alpha e / ((alpha - 1) e + 1), equation 3: 0 at alpha 0, 1 at inf."""
-        return alpha * self.energies / ((alpha - 1) * self.energies + 1).clamp(min=1e-30)
+class Grid(NamedTuple):
+    """Scalings to try, the gentlest first."""
+
+    retain: list[float]
+    forget: list[float]
 
 
 class LayerSurgery:
-    """One layer's weight in the two eigenspaces, so that each pair of alphas is cheap.
+    """One layer's weight, projected halfway, so that each pair of alphas is cheap.
 
     Args:
         layer: Layer whose weight is replaced.
-        retain: Eigenspace of its inputs on retain samples.
-        forget: Eigenspace of its inputs on forget samples.
     """
 
-    def __init__(self, layer: Layer, retain: Eigenspace, forget: Eigenspace) -> None:
-        self.weight = layer.module.weight
-        groups = len(retain.energies)
-        self.original = self.weight.detach().clone()
-        matrix = self.original.reshape(groups, len(self.weight) // groups, -1).to(
-            retain.vectors.dtype
+    def __init__(self, layer: Layer) -> None:
+        from ..bench import weight_matrix
+
+        self.module = layer.module
+        self.original = weight_matrix(layer.module)
+
+    def leave_retain(self, energy: Energy, alphas: Sequence[float]) -> None:
+        """W (I - P_r), below one another for R alphas, given the energy on retain samples."""
+        import torch
+
+        W = self.original.to(energy.dtype)
+        self.unshared = torch.cat([energy.project_out(W, alpha) for alpha in alphas], 1)
+
+    def enter_forget(self, energy: Energy) -> None:
+        """What W (I - P_r) P_f needs for every alpha, given the energy on forget samples."""
+        self.energy = energy
+        self.unshared = energy.times(self.unshared.to(energy.dtype))
+
+    def candidates(self, alpha_forget: float) -> list[Tensor]:
+        """W - W (I - P_r) P_f for every alpha_retain, equation 5; biases and norms stay."""
+        removed = self.energy.project(self.unshared, alpha_forget)
+        count = self.original.shape[1]
+        starts = range(0, removed.shape[1], count)
+        return [self.original - removed[:, start : start + count] for start in starts]
+
+    def put(self, matrix: Tensor) -> None:
+        """Make it the layer's weight."""
+        from ..bench import set_weight_matrix
+
+        set_weight_matrix(self.module, matrix)
+
+
+def search(
+    model: nn.Module, task: UnlearningTask, surgery: list[LayerSurgery], grid: Grid, step: Step
+) -> dict[str, float]:
+    """Edit with the alphas of the largest RA (1 - FA) on validation data, of equals the first.
+
+    Raises:
+        DeclinedError: If the validation data lack the forgotten classes or the kept.
+    """
+    kept = of_classes(task.validation, (*step.before, *step.classes), others=True)
+    gone = of_classes(task.validation, step.classes)
+    if not (len(kept) and len(gone)):
+        raise DeclinedError(
+            "searches its alphas on validation data, which lack the forgotten or the kept."
         )
-        self.retain, self.forget = retain, forget
-        self.in_retain = matrix @ retain.vectors
-        self.in_forget = matrix @ forget.vectors
-        self.overlap = retain.vectors.transpose(1, 2) @ forget.vectors
+    best, weights, highest = {}, [], -1.0
+    for alpha_forget in grid.forget:
+        candidates = [layer.candidates(alpha_forget) for layer in surgery]
+        for place, alpha_retain in enumerate(grid.retain):
+            for layer, matrices in zip(surgery, candidates, strict=True):
+                layer.put(matrices[place])
+            retain_acc, forget_acc = task.accuracy(model, kept), task.accuracy(model, gone)
+            if retain_acc * (1 - forget_acc) > highest:
+                highest = retain_acc * (1 - forget_acc)
+                weights = [matrices[place] for matrices in candidates]
+                best = {
+                    "alpha_retain": alpha_retain,
+                    "alpha_forget": alpha_forget,
+                    "validation_retain_acc": retain_acc,
+                    "validation_forget_acc": forget_acc,
+                }
+    for layer, matrix in zip(surgery, weights, strict=True):
+        layer.put(matrix)
+    return best
 
-    def apply(self, alpha_retain: float, alpha_forget: float) -> None:
-        """Set W - W P_f + W P_r P_f, equation 5; biases and norms stay."""
-        by_retain = self.retain.importance(alpha_retain).unsqueeze(1)
-        by_forget = self.forget.importance(alpha_forget).unsqueeze(1)
-        shared = (self.in_retain * by_retain) @ self.overlap
-        removed = ((self.in_forget - shared) * by_forget) @ self.forget.vectors.transpose(1, 2)
-        self.weight.data.copy_(self.original - removed.reshape(self.weight.shape))
 
+def reachable_layers(model: nn.Module, task: UnlearningTask) -> list[Layer]:
+    """All convolutions and linear layers.
 
-def moments(
-    task: UnlearningTask, model: nn.Module, layers: list[Layer], examples: ExampleSet
-) -> list[Tensor]:
-    """Second moments of the inputs of every layer over all examples and positions.
-
-    Args:
-        task: Gives the pass over the examples.
-        model: The original.
-        layers: Its convolutions and linear layers.
-        examples: N images, served with the evaluation transform.
-
-    Returns:
-        One `(G, d, d)` tensor a layer, the sum of x x^T; d is C_in k k / G for a convolution of
-        G groups and the number of input features for a linear layer. Summed over batches
-        in float64 up to d = 1200.
+    Raises:
+        DeclinedError: If the network has a weight matrix that is none of theirs.
     """
-    sums: dict[nn.Module, Tensor] = {}
+    from ..bench import uncovered_weights
 
-    def adder(module: nn.Module) -> Callable[[Tensor], None]:
-        def add(inputs: Tensor) -> None:
-            rows = input_rows(module, inputs)
-            wide = rows.shape[-1] > DOUBLE_UP_TO or rows.device.type == "mps"
-            product = rows.transpose(1, 2) @ rows
-            product = product if wide else product.double()
-            sums[module] = sums[module] + product if module in sums else product
-
-        return add
-
-    task.observe(model, examples, inputs={x.module: adder(x.module) for x in layers})
-    return [sums[layer.module] for layer in layers]
-
-
-def input_rows(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Inputs of a layer as the rows that its weight multiplies.
-
-    Args:
-        module: `nn.Conv2d` (any stride, padding, dilation, groups) or `nn.Linear`.
-        inputs: `(N, C, H, W)` or `(..., d)`.
-
-    Returns:
-        `(G, n, d)`: for a convolution of G groups every patch of every image is a row.
-    """
-    from torch import nn
-    from torch.nn import functional as F  # noqa: N812
-
-    if not isinstance(module, nn.Conv2d):
-        return inputs.reshape(1, -1, inputs.shape[-1])
-    if type(module).__name__ == "Conv2dSame":  # timm: pads by the size of the input
-        from timm.layers.padding import pad_same
-
-        inputs = pad_same(
-            inputs, list(module.kernel_size), list(module.stride), list(module.dilation)
+    layers = task.layers(model)
+    gaps = uncovered_weights(model, layers, task.blank_batch().images)
+    if gaps:
+        more = f"; and {len(gaps) - SHOWN} more" if len(gaps) > SHOWN else ""
+        raise DeclinedError(
+            "would edit this network in part only, for it cannot reach all of its weights: "
+            f"{'; '.join(gaps[:SHOWN])}{more}."
         )
-    else:
-        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-        inputs = F.pad(inputs, module._reversed_padding_repeated_twice, mode)
-    patches = F.unfold(inputs, module.kernel_size, module.dilation, 0, module.stride)
-    n, wide, positions = patches.shape
-    groups = module.groups
-    grouped = patches.reshape(n, groups, wide // groups, positions)
-    return grouped.permute(1, 0, 3, 2).reshape(groups, n * positions, wide // groups)
+    return layers
 
 
-def eigenspace(moment: Tensor) -> Eigenspace:
-    """Eigenvectors and normalised energies of `(G, d, d)` second moments."""
-    import torch
-
-    on_cpu = moment.device.type == "mps"  # no eigendecomposition there
-    values, vectors = torch.linalg.eigh(moment.cpu() if on_cpu else moment)
-    values = values.clamp(min=0)
-    energies = values / values.sum(-1, keepdim=True).clamp(min=1e-30)
-    return Eigenspace(vectors.to(moment.device), energies.to(moment.device))
+def make_steps(classes: tuple[int, ...], sequential: bool) -> list[Step]:
+    """One step for all classes, or one for each in turn."""
+    if not sequential:
+        return [Step(classes, (), ())]
+    return [Step(classes[i : i + 1], classes[:i], classes[i + 1 :]) for i in range(len(classes))]
 
 
-def split_by_class(examples: ExampleSet, classes: tuple[int, ...]) -> tuple[ExampleSet, ExampleSet]:
-    """Part a set into the examples outside and inside the given classes."""
+def of_classes(examples: ExampleSet, classes: Sequence[int], others: bool = False) -> ExampleSet:
+    """The examples of the given classes, or of all others."""
     import torch
 
     inside = torch.isin(examples.labels, torch.tensor(classes, device=examples.ids.device))
-    return examples.subset((~inside).nonzero()[:, 0]), examples.subset(inside.nonzero()[:, 0])
+    return examples.subset((inside ^ others).nonzero()[:, 0])
