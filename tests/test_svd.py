@@ -345,6 +345,7 @@ def test_it_declines_what_it_cannot_do():
     task.validation_size = 0
     assert "validation" in SVD().unsupported_reasons(task)[0]
     assert SVD(alpha_retain=1, alpha_forget=1).unsupported_reasons(task) == []
+    assert SVD(grid_retain=(1,), grid_forget=(1,)).unsupported_reasons(task) == []
     assert isinstance(task, TaskInfo)
 
 
