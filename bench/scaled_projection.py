@@ -39,7 +39,7 @@ class Energy:
             trace = self._values.square().sum((1, 2))
         else:
             trace = self._values.diagonal(dim1=1, dim2=2).sum(-1)
-        self._trace = trace.clamp(min=torch.finfo(self.dtype).tiny)[:, None, None]
+        self._trace = torch.where(trace > 0, trace, 1)[:, None, None]
 
     def times(self, rows: Tensor) -> Tensor:
         """`(G, n, d)` rows times E."""

@@ -88,20 +88,19 @@ class Svd(Unlearner):
         import torch
 
         grid = self._grid()
-        searching = len(grid.retain) * len(grid.forget) > 1
         surgery = [LayerSurgery(layer) for layer in layers]
         retain, forget = self._samples(task, step)
         windows = torch.rand(len(layers), 2, generator=task.rng).tolist() if self.crop3k else None
         for part, samples in (("retain", retain), ("forget", forget)):
             with task.phase("statistics"):
                 energies = self._measure(model, task, layers, samples, windows)
-            with task.phase("search") if searching else nullcontext():
+            with task.phase("search") if grid.is_search else nullcontext():
                 for edited, energy in zip(surgery, energies, strict=True):
                     if part == "retain":
                         edited.leave_retain(energy, grid.retain)
                     else:
                         edited.enter_forget(energy)
-        if searching:
+        if grid.is_search:
             with task.phase("search"):
                 return search(model, task, surgery, grid, step)
         for edited in surgery:
@@ -150,8 +149,7 @@ class Svd(Unlearner):
     def unsupported_reasons(self, task: TaskInfo) -> list[str]:
         """Add: the search needs validation data."""
         reasons = super().unsupported_reasons(task)
-        searching = self.alpha_retain is None or self.alpha_forget is None
-        if searching and not task.validation_size:
+        if self._grid().is_search and not task.validation_size:
             reasons.append("searches its alphas on validation data, and none is held out")
         return reasons
 
@@ -169,6 +167,11 @@ class Grid(NamedTuple):
 
     retain: list[float]
     forget: list[float]
+
+    @property
+    def is_search(self) -> bool:
+        """Whether there is anything to choose."""
+        return len(self.retain) * len(self.forget) > 1
 
 
 class LayerSurgery:
@@ -189,16 +192,16 @@ class LayerSurgery:
         import torch
 
         W = self.original.to(energy.dtype)
-        self.unshared = torch.cat([energy.project_out(W, alpha) for alpha in alphas], 1)
+        self.rows = torch.cat([energy.project_out(W, alpha) for alpha in alphas], 1)
 
     def enter_forget(self, energy: Energy) -> None:
-        """What W (I - P_r) P_f needs for every alpha, given the energy on forget samples."""
+        """The part of W (I - P_r) P_f that is common to all alphas, from the forget energy."""
         self.energy = energy
-        self.unshared = energy.times(self.unshared.to(energy.dtype))
+        self.rows = energy.times(self.rows)
 
     def candidates(self, alpha_forget: float) -> list[Tensor]:
         """W - W (I - P_r) P_f for every alpha_retain, equation 5; biases and norms stay."""
-        removed = self.energy.project(self.unshared, alpha_forget)
+        removed = self.energy.project(self.rows, alpha_forget)
         count = self.original.shape[1]
         starts = range(0, removed.shape[1], count)
         return [self.original - removed[:, start : start + count] for start in starts]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from unlearnbench.bench import second_moments, weight_matrix
+from unlearnbench.bench.batches import ExampleSet, Pixels
 from unlearnbench.bench.patches import layer_columns, set_weight_matrix
 
-from .toys import toy_task
+from .toys import CPU, toy_images
 
 CONVOLUTIONS = {
     "3x3": {"kernel_size": 3, "padding": 1},
@@ -213,16 +217,21 @@ def test_a_wide_map_is_cut_to_the_same_window_of_three_kernels_in_every_image():
 
 
 def test_augmented_images_are_the_training_transforms():
-    from unlearnbench.bench import METHODS
+    data = replace(toy_images(), flip=True, crop_pad=2)
+    ids = np.arange(20)
 
-    task = toy_task(METHODS.create("svd"))
-    module = nn.Conv2d(1, 1, 1, bias=False)
-    plain, augmented = (
-        second_moments(module, [module], [task.retain], task.rng, augmented=a)[0].matrix()
-        for a in (False, True)
-    )
-    assert task.served == {"retain": 2 * len(task.retain)}
-    assert not torch.equal(plain, augmented)
+    def examples():
+        rng = torch.Generator().manual_seed(1)
+        return ExampleSet("retain", Pixels(data, "train", CPU, ids), ids, 8, rng, {})
+
+    module, served = nn.Conv2d(1, 1, 3, padding=1), examples()
+    rng = torch.Generator()
+    (found,) = second_moments(module, [module], [served], rng, augmented=True)
+    x = torch.cat([batch.images for batch in examples().batches(training=True)])
+    x = columns(module, x)
+    assert close(found.matrix(), x @ x.mT)
+    (plain,) = second_moments(module, [module], [served], rng)
+    assert not close(plain.matrix(), x @ x.mT)
 
 
 # --- columns and weights --------------------------------------------------------------------------
