@@ -121,8 +121,8 @@ class Svd(Unlearner):
         share = round(self.retain_samples * later / classes)
         retain = [task.retain.sample(self.retain_samples - share, balanced=True)]
         if later:
-            retain.append(of_classes(task.forget, step.later).sample(share, balanced=True))
-        return retain, [of_classes(task.forget, step.classes).sample(self.forget_samples)]
+            retain.append(task.forget.parted(step.later)[1].sample(share, balanced=True))
+        return retain, [task.forget.parted(step.classes)[1].sample(self.forget_samples)]
 
     def _measure(
         self,
@@ -221,8 +221,8 @@ def search(
     Raises:
         DeclinedError: If the validation data lack the forgotten classes or the kept.
     """
-    kept = of_classes(task.validation, (*step.before, *step.classes), others=True)
-    gone = of_classes(task.validation, step.classes)
+    kept, _ = task.validation.parted((*step.before, *step.classes))
+    _, gone = task.validation.parted(step.classes)
     if not (len(kept) and len(gone)):
         raise DeclinedError(
             "searches its alphas on validation data, which lack the forgotten or the kept."
@@ -272,11 +272,3 @@ def make_steps(classes: tuple[int, ...], sequential: bool) -> list[Step]:
     if not sequential:
         return [Step(classes, (), ())]
     return [Step(classes[i : i + 1], classes[:i], classes[i + 1 :]) for i in range(len(classes))]
-
-
-def of_classes(examples: ExampleSet, classes: Sequence[int], others: bool = False) -> ExampleSet:
-    """The examples of the given classes, or of all others."""
-    import torch
-
-    inside = torch.isin(examples.labels, torch.tensor(classes, device=examples.ids.device))
-    return examples.subset((inside ^ others).nonzero()[:, 0])
