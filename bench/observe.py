@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .batches import ExampleSet
-from .evaluate import in_eval_mode
+from .evaluate import in_eval_mode, pass_size
 
 Watch = Callable[[Tensor], None]
 
@@ -39,5 +39,5 @@ def observe(
             stack.callback(handle.remove)
         stack.enter_context(in_eval_mode(model))
         stack.enter_context(torch.no_grad())
-        for batch in examples.batches():
+        for batch in examples.batches(pass_size(examples, examples.batch_size)):
             model(batch.images)

@@ -36,7 +36,9 @@ class Record(BaseModel):
         key: Content key of the cell.
         dataset: Dataset as `name[key=value,…]`.
         model: timm architecture as `name[key=value,…]`.
-        model_info: `stem`, `parameters` (count) and `input_size` of the model as built.
+        model_info: `stem`, `parameters` (count) and `input_size` of the model as built; `weights`
+            (`name` and `digest`) where all models start from weights, which may have been made
+            with the forget set.
         recipe: `plain`, or the recipe of a method with a training penalty.
         training: Settings with which original and retrained model were trained, and the share
             of the training images that was held out for validation.
