@@ -8,6 +8,7 @@ is refused. timm reads both, and the usual wrappings (`state_dict`, `model`, ave
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -78,23 +79,30 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """
     logging.getLogger("timm").setLevel(logging.WARNING)  # it would announce every file
     try:
-        found = load_state_dict(str(file), weights_only=True)
-    except UnpicklingError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch wonders at files that it then refuses
+            found = load_state_dict(str(file), weights_only=True)
+    except (UnpicklingError, RuntimeError) as error:
+        # of both, torch makes a sentence of many lines that invites to run the code
+        if not isinstance(error, UnpicklingError) and "weights_only" not in str(error):
+            raise _unreadable(file, error) from None
         raise InputError(
             f"the weights file `{file}` is refused: it is no torch file, or holds more than "
             "tensors and would have to run code; save the model's `state_dict()` alone."
         ) from None
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(
-            f"the weights file `{file}` cannot be read: {type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200].rstrip('.')}."
-        ) from None
+    except (SafetensorError, OSError, EOFError, ValueError, KeyError) as error:
+        raise _unreadable(file, error) from None
     if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
         raise InputError(
             f"the weights file `{file}` does not hold tensors by name; "
             "save the model's `state_dict()`."
         )
     return dict(found)
+
+
+def _unreadable(file: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    return InputError(f"the weights file `{file}` cannot be read: {reason}.")
 
 
 def _other_head(model: nn.Module, found: Mapping[str, Tensor]) -> set[str]:
