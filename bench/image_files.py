@@ -94,14 +94,14 @@ def read_images(files: Sequence[Path], transform: Transform, data_root: Path) ->
             target.parent.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(target.parent).free < math.prod(shape):
                 raise OSError("the disk is full")  # writing to a map would end the process
-            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+            written = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         except OSError:
-            array = np.empty(shape, dtype=np.uint8)
-            _decode_all(files, transform, array)
-            return array
+            held = np.empty(shape, dtype=np.uint8)
+            _decode_all(files, transform, held)
+            return held
         try:
-            _decode_all(files, transform, array)
-            array.flush()
+            _decode_all(files, transform, written)
+            written.flush()
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)

@@ -53,7 +53,7 @@ class ModelSpec:
     weights: Weights | None = None
 
     def __str__(self) -> str:
-        extra = {} if self.stem == "auto" else {"stem": self.stem}
+        extra: dict[str, str] = {} if self.stem == "auto" else {"stem": self.stem}
         if self.weights is not None:
             extra["weights"] = self.weights.name
         return format_spec(self.name, {**self.kwargs, **extra})

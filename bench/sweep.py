@@ -250,12 +250,8 @@ def _anchor(content: dict[str, Any], folder: Path) -> None:
         except InputError:
             return text  # said when scenarios and models are looked up
         file = spec.params.get(key)
-        is_file = isinstance(file, str) and file
-        if kind == "scenario":
-            is_file = is_file and spec.name == IdsScenario.name
-        else:
-            is_file = is_file and file != TIMM
-        if not is_file:
+        is_file = spec.name == IdsScenario.name if kind == "scenario" else file != TIMM
+        if not (is_file and isinstance(file, str) and file):
             return text
         path = str(folder / Path(file).expanduser())
         return format_spec(spec.name, {**spec.params, key: path})
