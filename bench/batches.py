@@ -171,6 +171,12 @@ class ExampleSet:
         """Labels of the members, `(N,)` int64, in the order of `ids`."""
         return self._pixels.labels[self._rows]
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of every image."""
+        channels, height, width = self._pixels.images.shape[1:]
+        return channels, height, width
+
     def batches(self, batch_size: int | None = None, *, training: bool = False) -> Iterator[Batch]:
         """One pass over the set.
 

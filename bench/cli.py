@@ -66,8 +66,9 @@ def _sweep_options(command: F) -> F:
         click.option("--name", help="Name of the sweep: output folder and MLflow experiment."),
         click.option(
             "--epochs",
-            type=click.IntRange(min=1),
-            help="Training epochs of originals, retrained and shadow models.",
+            type=click.IntRange(min=0),
+            help="Training epochs of originals, retrained and shadow models; 0 takes the weights "
+            "of `MODEL[weights=FILE]` as they are.",
         ),
         click.option(
             "--shadows",
@@ -294,7 +295,10 @@ def _read(options: dict[str, Any]) -> tuple[SweepSpec, RunOptions, Problems]:
     if options["name"] is not None:
         overrides["name"] = options["name"]
     elif path is None and (
-        overrides or options["plugin"] or options["epochs"] or options["shadows"] is not None
+        overrides
+        or options["plugin"]
+        or options["epochs"] is not None
+        or options["shadows"] is not None
     ):
         overrides["name"] = "custom"
     try:

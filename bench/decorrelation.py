@@ -7,6 +7,7 @@ are uncorrelated and alike.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import fmean
 
 import torch
@@ -40,7 +41,11 @@ def decorrelation(model: nn.Module, examples: ExampleSet) -> dict[str, float]:
     image = next(batch.batches(1)).images
     layers = [x for x in find_layers(model, image) if x.is_conv and not x.is_head]
     maps: dict[nn.Module, list[Tensor]] = {x.output: [] for x in layers if not x.is_excitation}
-    observe(model, batch, outputs={m: lambda y, m=m: maps[m].append(y.cpu()) for m in maps})
+
+    def keeper(parts: list[Tensor]) -> Callable[[Tensor], None]:
+        return lambda activation: parts.append(activation.cpu())
+
+    observe(model, batch, outputs={module: keeper(parts) for module, parts in maps.items()})
     values = [channel_correlation(torch.cat(parts)) for parts in maps.values()]
     values = [value for value in values if not math.isnan(value)]
     found["feature_correlation"] = fmean(values) if values else math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from .batches import ExampleSet
 from .errors import DivergedError
 
 BATCH = 512
+BATCH_VALUES = BATCH * 3 * 64 * 64  # of larger images fewer are passed at once, to bound memory
 
 
 class Outputs(NamedTuple):
@@ -62,12 +64,17 @@ def logits(model: nn.Module, examples: ExampleSet, *, mirrored: bool = False) ->
     with in_eval_mode(model), torch.no_grad(), off:
         parts = [
             model(batch.images.flip(-1) if mirrored else batch.images).float()
-            for batch in examples.batches(BATCH)
+            for batch in examples.batches(pass_size(examples))
         ]
     out = torch.cat(parts) if parts else torch.zeros(0, 1, device=examples.ids.device)
     if not bool(torch.isfinite(out).all()):
         raise DivergedError(f"the model's outputs on the {examples.role} set are not finite.")
     return out
+
+
+def pass_size(examples: ExampleSet, most: int = BATCH) -> int:
+    """How many images to pass at once: `most`, or fewer where they are larger than 3x64x64."""
+    return max(1, min(most, BATCH_VALUES // math.prod(examples.image_shape)))
 
 
 def accuracy(model: nn.Module, examples: ExampleSet) -> float:

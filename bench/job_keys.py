@@ -124,10 +124,13 @@ def probe_job(
 
 
 def _training(images: ImageData, model: ModelSpec, recipe: Recipe) -> dict[str, object]:
+    architecture: list[object] = [model.name, dict(model.kwargs), model.stem]
+    if model.weights is not None:
+        architecture.append(model.weights.digest)  # wherever the file lies
     return {
         "version": TRAINING_VERSION,
         "data": images.digest,
-        "model": [model.name, dict(model.kwargs), model.stem],
+        "model": architecture,
         "recipe": recipe.describe(),
     }
 

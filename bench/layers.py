@@ -86,7 +86,7 @@ def find_layers(model: nn.Module, image: Tensor) -> list[Layer]:
         image: `(N, C, H, W)` float example batch on the model's device; one image is enough.
     """
     trace = _trace(model, image)
-    heads, excited = _heads(model), excitations(model)
+    heads, excited = heads_of(model), excitations(model)
     layers = [m for m in trace.order if isinstance(m, (nn.Conv2d, nn.Linear))]
     names = {module: name for name, module in model.named_modules()}
     found = []
@@ -142,7 +142,7 @@ def stages(model: nn.Module, last: int) -> list[str]:
     return names[position + 1 :]
 
 
-def _heads(model: nn.Module) -> set[nn.Module]:
+def heads_of(model: nn.Module) -> set[nn.Module]:
     """The classifier as timm names it, which may be several layers; empty for other networks."""
     named: Any = getattr(model, "get_classifier", tuple)()
     parts = named if isinstance(named, (tuple, list)) else [named]

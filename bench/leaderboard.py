@@ -26,6 +26,7 @@ from .cell_frame import (
     hardware_of,
     with_retrained,
 )
+from .origin_notes import origin_notes
 from .probe_columns import PROBE_METRICS, probe_reasons, without_empty_probes
 from .recipe import is_plain
 from .record import DECORRELATION, Record, latest_by_key
@@ -69,6 +70,7 @@ class Table:
         recipes: Recipe labels in order of first appearance.
         seeds: All seeds, sorted.
         hardware: Machines on which the ok cells ran, in order of first appearance.
+        notes: Sentences on the originals, where they start from weights.
     """
 
     title: str
@@ -81,6 +83,7 @@ class Table:
     recipes: tuple[str, ...]
     seeds: tuple[int, ...]
     hardware: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -166,6 +169,7 @@ def _table(dataset: str, model: str, scenario: str, records: list[Record]) -> Ta
         recipes=recipes,
         seeds=tuple(sorted({record.seed for record in records})),
         hardware=tuple(dict.fromkeys(name for name in ok["hardware"] if name)),
+        notes=origin_notes(records),
     )
 
 
@@ -262,6 +266,9 @@ def _noise_floor(recipe: str, cells: pd.DataFrame) -> dict[str, Any]:
     ]
     if not pairs:
         why = "needs 2 seeds" if len(retrained) < 2 else "no two seeds share a forget set"
+        wanted = cells.loc[cells["name"] == "retrain", "status"]
+        if len(wanted) and (wanted == "skipped").all():
+            why = _WORDS["skipped"]
         return _empty_row(recipe, "retrain", NOISE_FLOOR, "noise floor", why)
     status = f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} of seeds"
     row = _empty_row(recipe, "retrain", NOISE_FLOOR, "noise floor", status)

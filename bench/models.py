@@ -13,6 +13,7 @@ from torch import nn
 
 from .errors import InputError, UnknownNameError
 from .modelspec import ModelSpec
+from .weights import MisfitError, load_weights
 
 SMALL_IMAGE = 64  # pixels; above it, the architecture's own stem is kept
 PATCH_GRID = 8  # patches along a side that a small image is cut into
@@ -27,11 +28,13 @@ class ModelInfo:
         stem: `small` if the stem differs from the architecture's own, else `own`.
         parameters: Number of trainable parameters.
         input_size: Channels, height, width.
+        weights: Name and digest of the weights that it starts from; empty for none.
     """
 
     stem: Literal["small", "own"]
     parameters: int
     input_size: tuple[int, int, int]
+    weights: Mapping[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -39,18 +42,23 @@ class ModelInfo:
             "stem": self.stem,
             "parameters": self.parameters,
             "input_size": list(self.input_size),
+            **({"weights": dict(self.weights)} if self.weights else {}),
         }
 
 
 def build_model(
     spec: ModelSpec, num_classes: int, image_shape: tuple[int, int, int], seed: int
 ) -> nn.Module:
-    """Build a freshly initialised model.
+    """Build a freshly initialised model, or one that starts from weights.
 
     A stem that would throw a small image away is replaced by a 3x3 convolution of stride 1
     without max-pooling; models that cut patches get patches of about an eighth of the side. This
     is done for images of at most 64 pixels unless `stem=own` says otherwise. Where an
     architecture does not allow it, `auto` keeps its own stem and `small` is an error.
+
+    Weights decide for themselves: with `auto` the architecture keeps its own stem, and gets the
+    small one only where a file fits that one alone. A classifier of another width is left freshly
+    initialised. Whoever made the weights may have used the images that are to be forgotten.
 
     Args:
         spec: Architecture and keyword arguments.
@@ -62,9 +70,12 @@ def build_model(
         Model in float32 on the CPU that maps `(N, C, H, W)` to `(N, num_classes)` logits.
 
     Raises:
-        InputError: If there is no such architecture, or it refuses its arguments or the image.
+        InputError: If there is no such architecture, it refuses its arguments or the image, or
+            its weights do not fit or cannot be had.
     """
     check_name(spec)
+    if spec.weights is not None:
+        return _start_from_weights(spec, num_classes, image_shape, seed)
     small = _wants_small_stem(spec, image_shape)
     try:
         return _build(spec, num_classes, image_shape, seed, small=small)
@@ -72,6 +83,21 @@ def build_model(
         if not small or spec.stem == "small":
             raise
     return _build(spec, num_classes, image_shape, seed, small=False)
+
+
+def head_is_fresh(spec: ModelSpec, model: nn.Module) -> bool:
+    """Whether the weights left the classifier as it was initialised, for its width is another.
+
+    Args:
+        spec: Architecture with its weights.
+        model: What `build_model` made of it; its weights are read again.
+    """
+    if spec.weights is None:
+        return True
+    if spec.weights.file is not None:
+        return not load_weights(model, spec.weights.file, str(spec))
+    config = timm.get_pretrained_cfg(spec.name)
+    return config is None or config.num_classes != getattr(model, "num_classes", None)
 
 
 def check_name(spec: ModelSpec) -> None:
@@ -97,13 +123,65 @@ def describe_model(
     with torch.random.fork_rng(devices=[]):
         own = timm.create_model(spec.name, in_chans=image_shape[0], **spec.kwargs)
     same = _stem_parts(model) == _stem_parts(own)
-    return ModelInfo("own" if same else "small", count, image_shape)
+    weights = spec.weights
+    origin = {} if weights is None else {"name": weights.name, "digest": weights.digest}
+    return ModelInfo("own" if same else "small", count, image_shape, origin)
 
 
 def list_models(pattern: str = "") -> list[str]:
     """Architecture names known to timm that match a wildcard pattern."""
     names: list[str] = timm.list_models(pattern)
     return names
+
+
+def _start_from_weights(
+    spec: ModelSpec, num_classes: int, image_shape: tuple[int, int, int], seed: int
+) -> nn.Module:
+    """Build with weights; where the person leaves the stem open, the one that they fit."""
+    assert spec.weights is not None
+    if spec.weights.file is None:
+        return _download(spec, num_classes, image_shape, seed)
+
+    def start(*, small: bool) -> nn.Module:
+        assert spec.weights is not None
+        assert spec.weights.file is not None
+        model = _build(spec, num_classes, image_shape, seed, small=small)
+        load_weights(model, spec.weights.file, str(spec))
+        return model
+
+    try:
+        return start(small=spec.stem == "small")
+    except InputError as error:
+        if spec.stem != "auto" or not _wants_small_stem(spec, image_shape):
+            raise
+        first = error
+    try:
+        return start(small=True)
+    except MisfitError:
+        raise first from None
+
+
+def _download(
+    spec: ModelSpec, num_classes: int, image_shape: tuple[int, int, int], seed: int
+) -> nn.Module:
+    """Build with the weights that timm offers."""
+    if spec.stem == "small":
+        raise InputError(
+            f"model `{spec}`: timm's weights are for the architecture's own stem; "
+            "leave out `stem=small`."
+        )
+    config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True)
+    if config is None or not config.has_weights:
+        raise InputError(f"timm has no pretrained weights for the model `{spec.name}`.")
+    # without weights first, so that a bad argument is not taken for a bad network
+    _build(spec, num_classes, image_shape, seed, small=False)
+    try:
+        return _build(spec, num_classes, image_shape, seed, small=False, pretrained=True)
+    except InputError as error:
+        raise InputError(
+            f"timm's pretrained weights of the model `{spec.name}` cannot be downloaded "
+            f"({type(error.__cause__).__name__}); give a local file with `weights=FILE` instead."
+        ) from error
 
 
 def _wants_small_stem(spec: ModelSpec, image_shape: tuple[int, int, int]) -> bool:
@@ -113,7 +191,13 @@ def _wants_small_stem(spec: ModelSpec, image_shape: tuple[int, int, int]) -> boo
 
 
 def _build(
-    spec: ModelSpec, num_classes: int, image_shape: tuple[int, int, int], seed: int, *, small: bool
+    spec: ModelSpec,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    seed: int,
+    *,
+    small: bool,
+    pretrained: bool = False,
 ) -> nn.Module:
     kwargs: dict[str, Any] = {"num_classes": num_classes, "in_chans": image_shape[0]}
     config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True)
@@ -125,7 +209,7 @@ def _build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model: nn.Module = timm.create_model(spec.name, pretrained=False, **kwargs)
+            model: nn.Module = timm.create_model(spec.name, pretrained=pretrained, **kwargs)
             if small:
                 _adapt_stem(model)
             _check_patches(model, image_shape)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .batches import ExampleSet
-from .evaluate import in_eval_mode
+from .evaluate import in_eval_mode, pass_size
 
 Watch = Callable[[Tensor], None]
 
@@ -41,5 +41,6 @@ def observe(
             stack.callback(handle.remove)
         stack.enter_context(in_eval_mode(model))
         stack.enter_context(torch.no_grad())
-        for batch in examples.batches(training=augmented):
+        size = pass_size(examples, examples.batch_size)
+        for batch in examples.batches(size, training=augmented):
             model(batch.images)

@@ -67,7 +67,10 @@ class Training:
 
 
 def lay_out(store: Store, job: OriginalJob, settings: WorkerSettings) -> Training:
-    """Load the images and initialise the model, all from the seed of the job."""
+    """Load the images and initialise the model, all from the seed of the job.
+
+    A model with weights starts from them: what they have seen is not known.
+    """
     device = torch.device(settings.device)
     data = get_images(store, job.data)
     ids = split_of(data, job).training
@@ -93,6 +96,8 @@ def train_original(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Train a model, going on where an interrupted training was.
 
+    With 0 epochs it is the checkpoint that it starts from, and took no time.
+
     Returns:
         The model, and what is stored beside it.
 
@@ -102,6 +107,9 @@ def train_original(
     device = torch.device(settings.device)
     training = lay_out(store, job, settings)
     started_s = _start(store, job, training.model)
+    if not (training.recipe.settings.epochs or training.recipe.fine_tuning):
+        check_finite(training.model)
+        return training.model.eval(), describe(job, training, 0.0, settings)
     checkpoint = Checkpoint(store.checkpoint(job.key), training.rng)
     synchronise(device)
     began = time.perf_counter()

@@ -20,6 +20,10 @@ from .taskinfo import TaskInfo
 from .unlearner import Unlearner
 
 REFERENCES = ("identity", "retrain")
+NOT_TRAINED = (
+    "the original was not trained here (0 epochs): it is a checkpoint, with which nothing can be "
+    "retrained without the forget set"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +270,8 @@ class _Table:
         Raises:
             InputError: If a plug-in answers with anything but sentences.
         """
+        if method.exact and not (recipe.settings.epochs or recipe.fine_tuning):
+            return (NOT_TRAINED,)
         facts = TaskInfo(
             model_spec=self.model,
             recipe=recipe,

@@ -51,13 +51,24 @@ def describe_plan(spec: SweepSpec, plan: Plan, store: Store, workers: int) -> st
         f"Sweep {spec.name}: {len(plan.cells)} cells; "
         + ", ".join(f"{counts[s]} {s}" for s in ("to run", "done", "skipped") if counts[s])
         + ".",
-        f"Would train {len(work.originals)} originals and {retrains} retrained models "
-        f"({spec.training.epochs} epochs each), and unlearn {len(to_run) - retrains} times.",
+        _trainings(spec, len(work.originals), retrains, len(to_run) - retrains),
         *_attacks(plan, work),
         *_probes(spec, plan, work),
         *_cost(plan, work, store, workers),
     ]
     return "\n".join(lines[1:])
+
+
+def _trainings(spec: SweepSpec, originals: int, retrains: int, unlearnings: int) -> str:
+    if not spec.training.epochs:
+        return (
+            f"Would train nothing (0 epochs: originals are the weights as given), and unlearn "
+            f"{unlearnings} times."
+        )
+    return (
+        f"Would train {originals} originals and {retrains} retrained models "
+        f"({spec.training.epochs} epochs each), and unlearn {unlearnings} times."
+    )
 
 
 def _state(cell: Cell, to_do: Collection[str]) -> str:

@@ -19,7 +19,8 @@ class TrainingSettings(BaseModel):
     """Settings of the training loop, shared by all recipes of a sweep.
 
     Attributes:
-        epochs: Passes over the training set.
+        epochs: Passes over the training set. 0, for models with weights only: the original is the
+            checkpoint as it came, there is no retrained model and there are no shadow models.
         batch_size: Examples a step.
         optimizer: `sgd` (Nesterov momentum) or `adamw`.
         lr: Peak step size.
@@ -35,7 +36,7 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    epochs: Annotated[int, Field(ge=1)] = 30
+    epochs: Annotated[int, Field(ge=0)] = 30
     batch_size: Annotated[int, Field(ge=1)] = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0)] = 0.1

@@ -70,7 +70,7 @@ def markdown(
     for table, name, of_table in zip(board.tables, names, drawings, strict=True):
         parts += [f"## {_code(table.scenario)}", _markdown_intro(table)]
         parts.append(_markdown_table(table, board))
-        if notes := attack_notes(table, board):
+        if notes := [*table.notes, *attack_notes(table, board)]:
             parts.append("\n".join(f"- {_escape(note)}" for note in notes))
         parts += map(_escape, cost_lines(table))
         if table.reasons:
@@ -119,7 +119,9 @@ def html(board: Leaderboard, drawings: Sequence[Sequence[Drawing]]) -> str:
                 "columns": list(zip(columns, starts, strict=True)),
                 "groups": groups,
                 "rows": rows,
-                "notes": [_code_elements(note) for note in attack_notes(table, board)],
+                "notes": [
+                    _code_elements(note) for note in (*table.notes, *attack_notes(table, board))
+                ],
                 "costs": cost_lines(table),
                 "reasons": [
                     (reason_head(reason, table), _code_elements(reason.text))

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .bank_record import BankRecord, write_banks
 from .datastore import put_images
 from .environment import cpu_count, resolve_device, threads
-from .errors import Problems, StoreError
+from .errors import InputError, Problems, StoreError
 from .executor import Outcome, execute, start_server
 from .files import write_text_atomically
 from .jobs import AttackJob, CellJob, Job, ProbeJob, WorkerSettings
@@ -290,9 +290,13 @@ class _Reporter:
 
     def _complete(self, record: Record) -> bool:
         """Whether nothing will be added to a record any more."""
-        attacked = bool(record.attack) or not self.cells[record.key].attack
-        probed = bool(record.probe) or not self.cells[record.key].probe
-        return record.status != "ok" or ("tow" in record.metrics and attacked and probed)
+        cell = self.cells[record.key]
+        attacked = bool(record.attack) or not cell.attack
+        probed = bool(record.probe) or not cell.probe
+        # there is nothing to wait for where retraining is not applicable
+        reference = self.cells.get(cell.retrained)
+        compared = "tow" in record.metrics or (reference is not None and bool(reference.skip))
+        return record.status != "ok" or (compared and attacked and probed)
 
     def interrupted(self) -> None:
         """Write the records of all that is in the store, whether it was reported or not."""
@@ -369,13 +373,21 @@ def _labels(plan: Plan, work: Work) -> dict[str, str]:
 
 def _check_models(sweep: Sweep, data: Sequence[LoadedData], problems: Problems) -> None:
     """Build every architecture once for every dataset, so that a bad one is known at once."""
-    from .models import build_model, check_name
+    from .models import build_model, check_name, head_is_fresh
 
     for model in sweep.models:
         with problems.noted():
             check_name(model)
             for loaded in data:
-                build_model(model, loaded.images.num_classes, loaded.images.image_shape, 0)
+                images = loaded.images
+                built = build_model(model, images.num_classes, images.image_shape, 0)
+                untrained = not sweep.spec.training.epochs and model.weights is not None
+                if untrained and head_is_fresh(model, built):
+                    raise InputError(
+                        f"`training.epochs` is 0, but the weights of `{model}` have no classifier "
+                        f"for the {images.num_classes} classes of `{loaded.dataset.spec}`; "
+                        "train for at least 1 epoch."
+                    )
 
 
 def _check_writable(out: Path) -> None:

@@ -1,13 +1,13 @@
 """Sweep specs: the TOML file that a person writes, checked as a whole.
 
-File names inside a sweep file, in `plugins` and in `ids[file=…]`, are relative to the folder of
-that file; those on the command line are relative to the current folder.
+File names inside a sweep file, in `plugins`, in `ids[file=…]` and in `weights=…` of a model, are
+relative to the folder of that file; those on the command line are relative to the current folder.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,10 +25,10 @@ from pydantic import (
 
 from .dataset import Dataset
 from .errors import InputError, Problems, UnknownNameError
-from .modelspec import ModelSpec, create_model_spec
+from .modelspec import TIMM, ModelSpec, create_model_spec
 from .plugin import explain
 from .probes import chosen_probes
-from .recipe import Recipe, TrainingSettings, create_recipe, recipe_of
+from .recipe import PLAIN, Recipe, TrainingSettings, create_recipe, recipe_of
 from .registry import DATASETS, METHODS, load_plugin_files
 from .scenario import IdsScenario, Scenario, create_scenario
 from .spec_string import format_spec, parse_spec
@@ -117,8 +117,15 @@ class Sweep:
     recipes: list[Recipe | None]
 
     def recipes_of(self, method: Unlearner) -> list[Recipe]:
-        """The recipes that a method runs on; None in `recipes` stands for its own."""
-        chosen = [r or recipe_of(method, self.spec.training) for r in self.recipes]
+        """The recipes that a method runs on; None in `recipes` stands for its own.
+
+        Where nothing is trained, no penalty was: the checkpoint is what it is, a plain original.
+        """
+        training = self.spec.training
+        own = recipe_of(method, training)
+        if not training.epochs and own.fine_tuning is None:
+            own = own.plain
+        chosen = [recipe or own for recipe in self.recipes]
         return list({recipe.name: recipe for recipe in chosen}.values())
 
 
@@ -212,9 +219,45 @@ def resolve(spec: SweepSpec, problems: Problems | None = None) -> Sweep:
             spec.recipes, lambda text: None if text == AUTO else create_recipe(text, spec.training)
         ),
     )
+    for sentence in _contradictions(sweep):
+        noted.note(InputError(sentence))
     if problems is None:
         noted.raise_any()
     return sweep
+
+
+def _contradictions(sweep: Sweep) -> Iterator[str]:
+    """What is wrong with parts that are each right by themselves."""
+    digests: dict[str, str] = {}
+    for model in sweep.models:
+        if model.weights is None:
+            continue
+        digest = model.weights.digest
+        if digests.setdefault(str(model), digest) != digest:
+            yield (
+                f"two models would both be called `{model}`: their weights are different files of "
+                "one name; rename one of them."
+            )
+    if sweep.spec.training.epochs:
+        return
+    for model in sweep.models:
+        if model.weights is None:
+            yield (
+                f"`training.epochs` is 0, so nothing is trained, but the model `{model}` has no "
+                "weights to start from; add `weights=FILE` to it, or train for at least 1 epoch."
+            )
+    if sweep.spec.ulira.shadows:
+        yield (
+            f"`training.epochs` is 0, so no shadow models can be trained, but U-LIRA asks for "
+            f"{sweep.spec.ulira.shadows}; switch it off with `--shadows 0`, or train for at "
+            "least 1 epoch."
+        )
+    for recipe in sweep.recipes:
+        if recipe is not None and recipe.name != PLAIN and recipe.fine_tuning is None:
+            yield (
+                f"`training.epochs` is 0, so nothing is trained, and the recipe `{recipe.name}` "
+                "would do nothing; use auto or plain, or train for at least 1 epoch."
+            )
 
 
 def built_in_sweeps() -> dict[str, str]:
@@ -238,18 +281,30 @@ def _anchor(content: dict[str, Any], folder: Path) -> None:
     def plugin(name: Any) -> Any:  # noqa: ANN401
         return str(folder / name) if isinstance(name, str) else name
 
-    def scenario(text: Any) -> Any:  # noqa: ANN401
+    def file_in(text: Any, kind: str, key: str) -> Any:  # noqa: ANN401
         try:
-            spec = parse_spec(text, "scenario")
+            spec = parse_spec(text, kind)
         except InputError:
-            return text  # said when scenarios are looked up
-        file = spec.params.get("file")
-        if spec.name != IdsScenario.name or not isinstance(file, str):
+            return text  # said when scenarios and models are looked up
+        file = spec.params.get(key)
+        is_file = spec.name == IdsScenario.name if kind == "scenario" else file != TIMM
+        if not (is_file and isinstance(file, str) and file):
             return text
-        return format_spec(spec.name, {**spec.params, "file": str(folder / file)})
+        path = str(folder / Path(file).expanduser())
+        return format_spec(spec.name, {**spec.params, key: path})
+
+    def scenario(text: Any) -> Any:  # noqa: ANN401
+        return file_in(text, "scenario", "file")
+
+    def model(text: Any) -> Any:  # noqa: ANN401
+        return file_in(text, "model", "weights")
 
     ulira = content.get("ulira")
-    tables = [(content, "plugins", plugin), (content, "scenarios", scenario)]
+    tables = [
+        (content, "plugins", plugin),
+        (content, "scenarios", scenario),
+        (content, "models", model),
+    ]
     for table, field, anchored in [*tables, (ulira, "stratify", scenario)]:
         values = _as_list(table.get(field)) if isinstance(table, dict) else None
         if isinstance(table, dict) and isinstance(values, list):

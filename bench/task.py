@@ -102,7 +102,11 @@ class UnlearningTask(TaskInfo):
     # --- tools ------------------------------------------------------------------------------
 
     def fresh_model(self) -> nn.Module:
-        """A newly initialised model of the original's architecture."""
+        """A newly initialised model of the original's architecture.
+
+        Where originals start from weights, so does this one: it has then seen whatever those were
+        trained on, which may have been the forget set.
+        """
         seed = int(torch.randint(0, 2**62, (), generator=self.rng))
         model = build_model(self.model_spec, self.num_classes, self.image_shape, seed)
         return model.to(self.device).eval()

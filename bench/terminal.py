@@ -93,7 +93,7 @@ def _block(table: Table, board: Leaderboard) -> str:
         )
         for reason in table.reasons
     ]
-    notes = [note.replace("`", "") for note in attack_notes(table, board)]
+    notes = [note.replace("`", "") for note in (*table.notes, *attack_notes(table, board))]
     return "\n".join([_fill(title), drawn, *map(_fill, notes + reasons)])
 
 

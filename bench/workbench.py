@@ -89,7 +89,8 @@ class Workbench:
             raise StoreError(f"{job.original.kind} `{job.original.key}` is not in the store.")
         self.original_s = float(artifact.meta["original_s"])
         self.model_info: dict[str, Any] = artifact.meta["model_info"]
-        model = build_model(job.original.model, self.data.num_classes, self.data.image_shape, 0)
+        spec = job.original.model.as_built(self.model_info["stem"])
+        model = build_model(spec, self.data.num_classes, self.data.image_shape, 0)
         model.load_state_dict(artifact.tensors())
         self.original = model.to(self.device).eval()
 

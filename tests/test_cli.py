@@ -98,7 +98,7 @@ def one(here, *args, command="run"):
         ({"methods": "[]"}, ["`methods`", "at least 1"]),
         ({"recipes": '["orthogonal[rho=1]"]'}, ["recipe `orthogonal`", "`rho`", "ortho_lambda"]),
         ({"datasets": '["synthetic[classes=1]"]'}, ["dataset `synthetic`", "`classes`", "got 1"]),
-        ({"epochs": "0"}, ["`training.epochs`", "greater than or equal to 1", "got 0"]),
+        ({"epochs": "-1"}, ["`training.epochs`", "greater than or equal to 0", "got -1"]),
         ({"epochs": '"three"'}, ["`training.epochs`", "valid integer", "got 'three'"]),
         ({"lr": "-0.1"}, ["`training.lr`", "greater than 0", "got -0.1"]),
         ({"validation_fraction": "1.0"}, ["`validation_fraction`", "less than 1", "got 1.0"]),
@@ -327,7 +327,7 @@ def test_cuda_where_there_is_none_is_one_sentence(here):
 
 @pytest.mark.parametrize(
     "options",
-    [["--epochs", "0"], ["--time-limit", "0"], ["--workers", "-1"], ["--metod", "scrub"]],
+    [["--epochs", "-1"], ["--time-limit", "0"], ["--workers", "-1"], ["--metod", "scrub"]],
     ids=" ".join,
 )
 def test_an_option_that_click_refuses_has_the_same_exit_code(here, options):
@@ -367,7 +367,7 @@ def test_all_broken_plugins_are_reported_together(here, plugin):
 
 def test_mistakes_of_every_kind_are_reported_together(here):
     changes = {
-        "epochs": 0,
+        "epochs": -1,
         "datasets": f'["{TINY}", "digit"]',
         "methods": '["scurb", "finetune[lr=-1]"]',
         "models": f'["resnet181", "{NARROW}", "resnet18[depth=9]"]',

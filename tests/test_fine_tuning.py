@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from unlearnbench.bench import METHODS
 from unlearnbench.bench.checkpoint import Checkpoint
@@ -16,7 +17,7 @@ from unlearnbench.bench.work import find_work
 
 from .commands import artifacts
 from .test_training import examples
-from .toys import fresh, same_tensors, toy_options, toy_plan, toy_spec
+from .toys import NARROW, fresh, same_tensors, toy_options, toy_plan, toy_spec
 
 HELD = "orthogonal[ortho_form=cosine,ortho_lambda=30.0]"
 TUNED = "orthogonal[finetune_epochs=2,ortho_lambda=0.05]"
@@ -174,3 +175,20 @@ def test_the_record_tells_how_decorrelated_the_original_is_and_the_table_what_it
     assert f"filters {held['filter_cosine']:.3f}" in line.replace("\\", "")
     assert "points to plain)" in line
     assert "times plain)" in line
+
+
+def test_a_checkpoint_of_ones_own_is_fine_tuned_with_the_penalty(tmp_path):
+    """No plain training at all: the weights, then the epochs with the penalty."""
+    save_file(fresh().state_dict(), tmp_path / "own.safetensors")
+    model = f'{NARROW[:-1]},weights="{tmp_path / "own.safetensors"}"]'
+    spec = toy_spec(models=[model], methods=["osp[finetune_epochs=2]", "osp"],
+                    training={"epochs": 0, "batch_size": 32})  # fmt: skip
+    result = run_sweep(spec, toy_options(tmp_path))
+    status = {(r.method, r.recipe): r.status for r in result.records}
+    tuned = "orthogonal[finetune_epochs=2]"
+    assert status[("osp", tuned)] == status[("retrain", tuned)] == "ok"
+    assert status[("osp", "plain")] == "ok"  # the checkpoint as it is
+    assert status[("retrain", "plain")] == "skipped"
+    retrained = next(r for r in result.records if (r.method, r.recipe) == ("retrain", tuned))
+    assert retrained.samples == {"retain": 2 * retrained.retain_size}
+    assert "own.safetensors" in retrained.model

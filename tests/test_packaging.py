@@ -27,7 +27,7 @@ DATA_FILES = {"py.typed", "quickstart.toml", "osp-ablations.toml", "svd-options.
 DOORS = {
     "mlflow": {"bench/tracking.py", "bench/tracking_layout.py", "bench/tracking_memory.py",
                "bench/tracking_uri.py", "bench/tracking_writer.py"},
-    "timm": {"bench/models.py", "bench/patches.py", "bench/stacking.py"},
+    "timm": {"bench/models.py", "bench/patches.py", "bench/stacking.py", "bench/weights.py"},
     "torchvision": {"bench/torchvision_data.py", "datasets/cifar.py", "datasets/fashion_mnist.py"},
     "pebble": {"bench/executor.py"},
 }  # fmt: skip
@@ -87,7 +87,7 @@ def test_every_third_party_that_is_imported_is_a_dependency():
         requirement.split(">")[0].split("[")[0].lower().replace("-", "_")
         for requirement in project()["project"]["dependencies"]
     }
-    names = {"sklearn": "scikit_learn", "pydantic_core": "pydantic"}
+    names = {"sklearn": "scikit_learn", "pydantic_core": "pydantic", "PIL": "pillow"}
     beside = {  # what a dependency of ours cannot do without
         "markupsafe": "jinja2", "sqlalchemy": "mlflow",
     }  # fmt: skip
@@ -207,7 +207,8 @@ def variant_base(path):
 
 @sources
 def test_methods_and_datasets_import_public_names_of_the_harness_and_nothing_of_each_other():
-    inside = {"unlearnbench.bench.torchvision_data"}  # shared by datasets that torchvision reads
+    # what datasets that torchvision or Pillow reads share
+    inside = {"unlearnbench.bench.torchvision_data", "unlearnbench.bench.image_files"}
     for room in ("methods", "datasets"):
         for path in files(room):
             public = {f"unlearnbench.bench.{name}" for name in unlearnbench.bench.__all__}

@@ -107,7 +107,7 @@ def test_plain_has_no_parameters():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": 0}, {"batch_size": 0}, {"lr": 0}, {"lr": float("nan")}, {"momentum": 1},
+    [{"epochs": -1}, {"batch_size": 0}, {"lr": 0}, {"lr": float("nan")}, {"momentum": 1},
      {"warmup_frac": 1}, {"label_smoothing": 1}, {"clip_norm": 0}, {"precision": "fp16"},
      {"schedule": "step"}, {"optimizer": "adam"}, {"epoch": 3}],
     ids=str,
