@@ -110,7 +110,8 @@ def tables(records: list[Record], *, by_class: bool = False) -> str:
                 mean = group.groupby("scenario")["test_forget_acc"].mean()
                 values = [f"{100 * mean[s]:.1f}" if s in mean else NONE for s in scenarios]
                 rows.append([*shown(*row), *values])
-            names = [s.partition("classes=")[2].strip("[]") for s in scenarios]
+            # `class` alone is class 0
+            names = [s.partition("classes=")[2].strip("[]") or "0" for s in scenarios]
             parts += ["Test accuracy in % on the forgotten class, by class:",
                       markdown(rows, ["recipe", "method", *names])]  # fmt: skip
     return "\n\n".join(parts)
