@@ -9,7 +9,9 @@ forget samples, builds both projections and multiplies the weight. Ours is metho
 the same ResNet-18 (3x3 stem, no pooling), the same samples and the same alphas, each in a fresh
 process, so that its peak of memory is its own; `libraries` is what a process holds, model and
 images included, before it begins. Then the search over the grid of alphas is run on its own, to
-compare the linear algebra of the grid with the evaluations that it is for.
+compare the linear algebra of the grid with the evaluations that it is for. With `--layer` the
+straightforward side does the named layers alone, for its memory and weights at sizes where all
+layers take hours; its seconds then do not compare.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ class Case:
     width: int
     validation: int
     batch: int
+    layers: tuple[str, ...] = ()  # that the straightforward side does; all if none is named
 
     def data(self) -> ImageData:
         """CIFAR-10, or noise that differs from class to class."""
@@ -107,12 +110,14 @@ def settle(model: nn.Module, examples: ExampleSet) -> None:
 
 
 @torch.no_grad()
-def straightforward(model: nn.Module, retain: ExampleSet, forget: ExampleSet) -> None:
+def straightforward(
+    model: nn.Module, retain: ExampleSet, forget: ExampleSet, layers: tuple[str, ...]
+) -> None:
     """Algorithm 1 of the paper; the representations of one layer at a time are in memory."""
     original = {n: p.clone() for n, p in model.state_dict().items()}
     edited: dict[str, Tensor] = {}
     for name, module in model.named_modules():
-        if not isinstance(module, (nn.Conv2d, nn.Linear)):
+        if not isinstance(module, (nn.Conv2d, nn.Linear)) or (layers and name not in layers):
             continue
         projections = []
         for examples, alpha in ((retain, ALPHAS[0]), (forget, ALPHAS[1])):
@@ -164,7 +169,7 @@ def measure(case: Case, side: str, threads: int) -> tuple[float, float, float, d
             model = method.unlearn(model, task)
         else:
             retain = task.retain.sample(case.samples, balanced=True)
-            straightforward(model, retain, task.forget.sample(case.samples))
+            straightforward(model, retain, task.forget.sample(case.samples), case.layers)
     took = time.perf_counter() - began
     weights = {n: t.numpy() for n, t in model.state_dict().items() if n.endswith("weight")}
     return took, before, peak_mib(), weights
@@ -210,13 +215,14 @@ def fresh(function, *args):
 @click.option("--batch", type=click.IntRange(1), default=128, help="Images a batch.")
 @click.option("--threads", type=click.IntRange(1), default=2, help="Of each process.")
 @click.option("--search/--no-search", default=True, help="Whether to time the grid of alphas.")
+@click.option("--layer", "layers", multiple=True, help="For the straightforward side; default all.")
 @click.option("--only", type=click.Choice(["ours", "straightforward"]), help="One side alone.")
 def main(
     data_root: str | None, samples: int, width: int, validation: int, batch: int, threads: int,
-    search: bool, only: str | None,
+    search: bool, layers: tuple[str, ...], only: str | None,
 ) -> None:  # fmt: skip
     """Compare `svd` with a straightforward implementation of its paper."""
-    case = Case(data_root, samples, width, validation, batch)
+    case = Case(data_root, samples, width, validation, batch, layers)
     click.echo(
         f"`{case.spec()}` on 32x32 images ({'CIFAR-10' if data_root else 'made'}), "
         f"{samples} + {samples} samples, alphas {ALPHAS}.\n{hardware('cpu', threads)}, "
@@ -234,6 +240,7 @@ def main(
         differences = {
             name: float(np.linalg.norm(weights[name] - w) / max(np.linalg.norm(w), 1e-30))
             for name, w in reference.items()
+            if not layers or name.removesuffix(".weight") in layers
         }
         worst = max(differences, key=differences.get)
         click.echo(
