@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ChannelUnit,
         damp_channels,
         find_channel_units,
+        is_exact,
         restore_channels,
     )
     from .class_statistics import ClassStatistics, measure_classes
@@ -72,6 +73,7 @@ __all__ = [
     "chosen_convolutions",
     "damp_channels",
     "find_channel_units",
+    "is_exact",
     "measure_classes",
     "orthogonality_penalty",
     "read_records",
@@ -93,6 +95,7 @@ _NEEDS_TORCH = {
     "chosen_convolutions": "orthogonality",
     "damp_channels": "channel_units",
     "find_channel_units": "channel_units",
+    "is_exact": "channel_units",
     "measure_classes": "class_statistics",
     "orthogonality_penalty": "orthogonality",
     "restore_channels": "channel_units",

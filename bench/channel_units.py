@@ -86,6 +86,13 @@ def find_channel_units(model: nn.Module, layers: Sequence[Layer], kinds: Sequenc
     names = {module: name for name, module in model.named_modules()}
     late = [set(stages(model, last=n)) for n in (1, 2)]
     found, left = [], []
+    inner = [x for x in layers if not (x.is_head or x.is_excitation)]
+    convolutions = sum(layer.is_conv for layer in inner)
+    if "mlp" not in kinds and len(inner) > 2 * convolutions > 0:
+        raise DeclinedError(
+            f"only {convolutions} of {len(inner)} layers are convolutions, so that channels could "
+            "be damped in part only; `units=mlp` damps the hidden units of MLPs instead."
+        )
     for layer in layers:
         if layer.is_head or layer.is_excitation:
             continue
@@ -162,10 +169,19 @@ def damp_channels(model: nn.Module, unit: ChannelUnit, gate: Tensor, target: Tar
                 parameter.data.mul_(gate.to(parameter.dtype).view(shape))
 
 
+def is_exact(unit: ChannelUnit, target: Target) -> bool:
+    """Whether the activation of a unit is scaled exactly by `damp_channels`."""
+    if target == "gate":
+        return True
+    if target == "bn_affine":
+        return unit.homogeneous or unit.consumer is not None
+    return unit.homogeneous and unit.norm is None
+
+
 def restore_channels(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Take a network back to a former state, gates included."""
-    for module in model.modules():
-        if GATE in module._buffers:
+    """Take a network back to a former state: gates that it did not have are taken off."""
+    for name, module in model.named_modules():
+        if GATE in module._buffers and f"{name}.{GATE}" not in state:
             del module._buffers[GATE]
             for key, hook in list(module._forward_hooks.items()):
                 if isinstance(hook, _Gate):

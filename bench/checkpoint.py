@@ -48,16 +48,11 @@ class Checkpoint:
         Returns:
             Number of epochs that are done; 0 if there is nothing to restore.
         """
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                about = file.metadata() or {}
-                held: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (FileNotFoundError, SafetensorError):  # none, or cut short by a full disk
+        found = self._read(model)
+        if found is None:
             return 0
+        about, held = found
         weights, states = _part(held, "model."), _part(held, "rng.examples.")
-        fits = weights.keys() == model.state_dict().keys() and len(states) == len(self._rngs)
-        if about.get("format") != FORMAT or not fits:
-            return 0
         model.load_state_dict(weights)
         state = optimizer.state_dict()
         slots: dict[int, dict[str, Tensor]] = {}
@@ -73,6 +68,22 @@ class Checkpoint:
         self.before_s = float(about["seconds"])
         self._began = time.monotonic()
         return int(about["epochs"])
+
+    def fits(self, model: nn.Module) -> bool:
+        """Whether there is a file from which `resume` would go on."""
+        return self._read(model) is not None
+
+    def _read(self, model: nn.Module) -> tuple[dict[str, str], dict[str, Tensor]] | None:
+        """What the file says of itself, and its tensors; None if there is none that fits."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                about = file.metadata() or {}
+                held: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (FileNotFoundError, SafetensorError):  # none, or cut short by a full disk
+            return None
+        weights, states = _part(held, "model."), _part(held, "rng.examples.")
+        fits = weights.keys() == model.state_dict().keys() and len(states) == len(self._rngs)
+        return (about, held) if about.get("format") == FORMAT and fits else None
 
     def epoch_done(self, epochs: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Write the file if it is time to.

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .batches import ExampleSet
-from .channel_units import ChannelUnit
+from .channel_units import ChannelUnit, Units
 from .errors import InputError
 from .keys import canonical_json, digest_bytes
 from .observe import observe
@@ -28,7 +28,6 @@ from .running_moments import RunningMoments
 
 SCHEMA = "unlearnbench.class-statistics/1"
 HEADER = "header"
-FIRST = 8  # values of a tensor that are part of a model's fingerprint
 
 Statistic = Literal["max", "mean", "rms"]
 
@@ -39,6 +38,7 @@ class ClassStatistics:
 
     Attributes:
         units: The groups of channels.
+        left: Layers of the same kind whose channels cannot be damped, by name.
         statistic: What the activation of an example is reduced to over positions.
         mean: `(C, K)` float32 class means, by name of the unit's layer.
         var: `(C, K)` float32 class variances, likewise.
@@ -48,6 +48,7 @@ class ClassStatistics:
     """
 
     units: tuple[ChannelUnit, ...]
+    left: tuple[str, ...]
     statistic: Statistic
     mean: Mapping[str, Tensor]
     var: Mapping[str, Tensor]
@@ -71,6 +72,23 @@ class ClassStatistics:
                 f"these class statistics are of another model (`{self.model}`) than this one "
                 f"(`{fingerprint(model)}`); measure them again."
             )
+
+    def check_classes(self, classes: Sequence[int]) -> None:
+        """Make sure that classes exist, are named once, and have not been forgotten.
+
+        Raises:
+            InputError: Naming the first that is wrong.
+        """
+        for place, label in enumerate(classes):
+            if not 0 <= label < self.num_classes:
+                wrong = f"does not exist; allowed: 0 to {self.num_classes - 1}"
+            elif label in self.forgotten:
+                wrong = "has been forgotten already"
+            elif label in classes[:place]:
+                wrong = "is named twice"
+            else:
+                continue
+            raise InputError(f"class {label} {wrong}.")
 
     def of(self, model: nn.Module) -> ClassStatistics:
         """The same, said to be of this model."""
@@ -98,6 +116,7 @@ class ClassStatistics:
         header = {
             "schema": SCHEMA,
             "units": [list(unit) for unit in self.units],
+            "left": list(self.left),
             "statistic": self.statistic,
             "forgotten": list(self.forgotten),
             "model": self.model,
@@ -122,6 +141,7 @@ class ClassStatistics:
             units = tuple(ChannelUnit(*unit) for unit in header["units"])
             return cls(
                 units=units,
+                left=tuple(header["left"]),
                 statistic=header["statistic"],
                 mean={unit.layer: tensors[f"mean.{unit.layer}"] for unit in units},
                 var={unit.layer: tensors[f"var.{unit.layer}"] for unit in units},
@@ -157,7 +177,7 @@ def measure_classes(
     model: nn.Module,
     examples: ExampleSet,
     num_classes: int,
-    units: Sequence[ChannelUnit],
+    units: Units,
     statistic: Statistic,
 ) -> ClassStatistics:
     """Pass examples through once, without gradients, and note what the channels do.
@@ -166,12 +186,12 @@ def measure_classes(
         model: In any mode; left in it.
         examples: Examples of all classes, served with the evaluation transform.
         num_classes: C.
-        units: Groups of channels.
+        units: Groups of channels, and the layers without.
         statistic: Reduction over the positions of an activation.
     """
     device = examples.ids.device
     labels = examples.labels
-    moments = {u.layer: RunningMoments(num_classes, u.channels, device) for u in units}
+    moments = {u.layer: RunningMoments(num_classes, u.channels, device) for u in units.found}
 
     def watch(unit: ChannelUnit) -> Callable[[Tensor], None]:
         seen = 0
@@ -184,9 +204,11 @@ def measure_classes(
 
         return add
 
-    observe(model, examples, outputs={model.get_submodule(u.output): watch(u) for u in units})
+    watches = {model.get_submodule(unit.output): watch(unit) for unit in units.found}
+    observe(model, examples, outputs=watches)
     return ClassStatistics(
-        units=tuple(units),
+        units=tuple(units.found),
+        left=tuple(units.left),
         statistic=statistic,
         mean={name: found.mean.float() for name, found in moments.items()},
         var={name: found.var.float() for name, found in moments.items()},
@@ -199,12 +221,19 @@ def measure_classes(
 def fingerprint(model: nn.Module) -> str:
     """Sixteen hexadecimal digits by which a trained model can be told from any other.
 
-    They depend on names, shapes and the first values of every tensor: a millisecond, and no model
-    that was trained differently has the same.
+    They depend on names, shapes, all vectors, and a value of every row and every column of every
+    matrix and kernel: some milliseconds, and no model that was trained or damped differently has
+    the same.
     """
     state = [(name, t) for name, t in model.state_dict().items() if t.is_floating_point()]
-    firsts = [t[(0,) * (t.dim() - 1)][:FIRST] if t.dim() else t.view(1) for _, t in state]
-    numbers = torch.cat([first.detach().float() for first in firsts]).cpu().numpy()
+    values = []
+    for _, tensor in state:
+        if tensor.dim() < 2:
+            values.append(tensor.reshape(-1))
+        else:
+            inner = (0,) * (tensor.dim() - 2)
+            values += [tensor[(slice(None), 0, *inner)], tensor[(0, slice(None), *inner)]]
+    numbers = torch.cat([value.detach().float() for value in values]).cpu().numpy()
     shapes = canonical_json([[name, list(t.shape)] for name, t in state])
     return digest_bytes(shapes.encode(), numbers.tobytes())[:16]
 

@@ -43,7 +43,7 @@ def decorrelation(model: nn.Module, examples: ExampleSet) -> dict[str, float]:
     maps: dict[nn.Module, list[Tensor]] = {x.output: [] for x in layers if not x.is_excitation}
 
     def keeper(parts: list[Tensor]) -> Callable[[Tensor], None]:
-        return lambda activation: parts.append(activation.cpu())
+        return lambda activation: parts.append(activation.detach().clone().cpu())
 
     observe(model, batch, outputs={module: keeper(parts) for module, parts in maps.items()})
     values = [channel_correlation(torch.cat(parts)) for parts in maps.values()]

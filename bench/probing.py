@@ -167,7 +167,8 @@ class Probing:
 
     def _build(self, seed: int) -> nn.Module:
         data = self.bench.data
-        spec = self.job.cell.original.model
+        # never from weights that the original started from: what is wanted is untrained, or filled
+        spec = self.job.cell.original.model.as_built(self.bench.model_info["stem"])
         model = build_model(spec, data.num_classes, data.image_shape, seed)
         return model.to(self.bench.device).eval()
 

@@ -161,7 +161,7 @@ def train_recipe(
         _train(model, examples, recipe, checkpoint)
         return model
     first = None if checkpoint is None else checkpoint.before()
-    if not started and not (checkpoint is not None and checkpoint.path.is_file()):
+    if not started and not (checkpoint is not None and checkpoint.fits(model)):
         _train(model, examples, recipe.plain, first)
     if checkpoint is not None and first is not None:
         checkpoint.before_s = first.before_s

@@ -152,7 +152,7 @@ class Osp(Unlearner):
 
         kinds: tuple[Literal["conv", "mlp"], ...]
         kinds = ("conv", "mlp") if self.units == "both" else (self.units,)
-        units = find_channel_units(model, task.layers(model), kinds).found
+        units = find_channel_units(model, task.layers(model), kinds)
         sample = task.training.sample(self.samples_per_class * task.num_classes, balanced=True)
         return measure_classes(model, sample, task.num_classes, units, self.statistic).to_tensors()
 
@@ -160,13 +160,19 @@ class Osp(Unlearner):
 
     def unlearn(self, model: nn.Module, task: UnlearningTask) -> nn.Module:
         """Damp the selected channels; no data are needed, unless a search is asked for."""
-        from ..bench import ClassStatistics
+        from ..bench import ClassStatistics, is_exact
 
         statistics = ClassStatistics.from_tensors(task.prepared)
         statistics.check(model)
         method = self if self.search == "off" else self._search(model, statistics, task)
         _, damped = method.apply(model, statistics, task.forget_classes, task.rng)
-        task.report(units=len(statistics.units), damped_channels=damped)
+        inexact = sum(not is_exact(unit, self.target) for unit in statistics.units)
+        task.report(
+            units=len(statistics.units),
+            inexact_units=inexact,
+            layers_left=len(statistics.left),
+            damped_channels=damped,
+        )
         return model
 
     def edit(
@@ -189,9 +195,10 @@ class Osp(Unlearner):
 
         Raises:
             DeclinedError: If the statistics lack a class, or no class would be kept.
-            InputError: If they are of another model.
+            InputError: If they are of another model, or a class is wrong.
         """
         statistics.check(model)
+        statistics.check_classes(classes)
         return self.apply(model, statistics, classes, rng)[0].of(model)
 
     def apply(
@@ -323,10 +330,12 @@ class Osp(Unlearner):
                 "searches on validation data, which lack the forgotten or the kept."
             )
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        drawn = task.rng.get_state()  # what is tried is what is taken: controls draw the same
         best, found, tried = -1.0, self, 0
         with task.phase("search"):
             for rho, q_min in ((rho, q) for rho in RHOS for q in Q_MINS):
                 candidate = self.model_copy(update={"rho": rho, "q_min": q_min})
+                task.rng.set_state(drawn)
                 candidate.apply(model, statistics, task.forget_classes, task.rng)
                 fa, ra = task.accuracy(model, gone), task.accuracy(model, kept)
                 restore_channels(model, state)
@@ -336,6 +345,7 @@ class Osp(Unlearner):
                     best, found = ra * (1 - fa), candidate
                 if self.search == "first" and reached:
                     break
+        task.rng.set_state(drawn)
         task.report(rho=found.rho, q_min=found.q_min, candidates=tried, search_score=best)
         return found
 

@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from unlearnbench.bench import DeclinedError, damp_channels, find_channel_units, restore_channels
+from unlearnbench.bench import (
+    DeclinedError,
+    damp_channels,
+    find_channel_units,
+    is_exact,
+    restore_channels,
+)
 from unlearnbench.bench.layers import find_layers
 from unlearnbench.bench.models import build_model
 from unlearnbench.bench.modelspec import create_model_spec
@@ -26,8 +32,9 @@ SERVED = {
     "mixer_s16_224": "mlp",
 }
 DECLINED = {
-    ("vit_tiny_patch16_224[depth=2]", "conv"): "only 0 of 1 convolutions",
-    ("swin_tiny_patch4_window7_224[depths=[1,1,1,1]]", "conv"): "only 0 of 1 convolutions",
+    ("vit_tiny_patch16_224[depth=2]", "conv"): "only 1 of 9 layers are convolutions",
+    ("swin_tiny_patch4_window7_224[depths=[1,1,1,1]]", "conv"): "only 1 of 20 layers are conv",
+    ("levit_128s", "conv"): "of .* layers are convolutions",
     ("resnetv2_18", "conv"): "only 9 of 20 convolutions",
     ("resnet18[layers=[1,1,1,1]]", "mlp"): "no MLP whose hidden units",
 }
@@ -198,6 +205,27 @@ def test_gates_multiply_survive_copying_and_pickling_and_can_be_undone():
     with torch.no_grad():
         assert torch.equal(model(IMAGE), before)
     assert set(model.state_dict()) == set(state)
+
+
+def test_gates_that_a_network_had_before_stay_when_later_ones_are_undone():
+    model = built("resnet18[layers=[1,1,1,1]]")
+    units = units_of(model, "conv").found
+    damp_channels(model, units[2], torch.full((units[2].channels,), 0.5), "gate")
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        before = model(IMAGE)
+    for unit in units[2:4]:
+        damp_channels(model, unit, torch.full((unit.channels,), 0.25), "gate")
+    restore_channels(model, state)
+    with torch.no_grad():
+        assert torch.equal(model(IMAGE), before)
+
+
+def test_what_is_exact_is_told():
+    efficient = {u.layer: u for u in units_of(built("efficientnet_b0"), "conv").found}
+    dw, pw = efficient["blocks.1.0.conv_dw"], efficient["blocks.1.0.conv_pw"]
+    assert [is_exact(pw, t) for t in ("bn_affine", "weight", "gate")] == [True, False, True]
+    assert [is_exact(dw, t) for t in ("bn_affine", "weight", "gate")] == [False, False, True]
 
 
 def test_undoing_takes_back_every_target():

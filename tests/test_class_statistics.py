@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unlearnbench.bench import METHODS, ClassStatistics, InputError
+from unlearnbench.bench import METHODS, ClassStatistics, InputError, damp_channels
 from unlearnbench.bench.class_statistics import HEADER, fingerprint
 from unlearnbench.bench.running_moments import RunningMoments
 
@@ -105,6 +105,24 @@ def test_statistics_of_another_model_are_refused():
     for other in (fresh(), trained(penalty="osp"), trained("resnet10t")):
         with pytest.raises(InputError, match=r"of another model .* measure them again"):
             found.check(other)
+
+
+@pytest.mark.parametrize("target", ["bn_affine", "weight"])
+def test_every_damped_channel_makes_another_model(target):
+    found, model = statistics(), trained()
+    for unit in found.units:
+        for channel in (0, unit.channels - 1):
+            before, gate = fingerprint(model), torch.ones(unit.channels)
+            gate[channel] = 0.5
+            damp_channels(model, unit, gate, target)
+            assert fingerprint(model) != before, (unit.layer, channel)
+
+
+def test_a_masked_class_is_another_model():
+    model = trained()
+    with torch.no_grad():
+        model.fc.bias[3] = -1e9
+    assert fingerprint(model) != fingerprint(trained())
 
 
 def test_one_changed_weight_tensor_is_another_model():

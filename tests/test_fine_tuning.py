@@ -80,6 +80,13 @@ def test_an_interrupted_training_goes_on_in_either_part(stop, tmp_path, monkeypa
     assert [file for file in path.parent.iterdir() if file != path] == []
 
 
+def test_a_damaged_file_of_the_second_part_does_not_stand_for_the_first(tmp_path):
+    path, data = tmp_path / "a.safetensors", examples(60)
+    path.write_text("cut short")
+    whole = trained(TUNED, data=data, checkpoint=Checkpoint(path, data._generator, every_s=1e9))
+    assert same_tensors(whole, trained(TUNED))
+
+
 def test_a_schedule_that_decays_ends_without_the_penalty():
     calls = []
     osp = METHODS.get("osp")

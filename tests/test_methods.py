@@ -225,7 +225,7 @@ def test_a_cell_that_is_declined_when_it_runs_is_not_applicable(tmp_path):
     result = run_sweep(spec, toy_options(tmp_path))
     (record,) = [r for r in result.records if r.method == "osp"]
     assert record.status == "skipped"
-    assert "only 0 of 1 convolutions" in record.reason
+    assert "only 1 of 9 layers are convolutions" in record.reason
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -252,7 +252,7 @@ def test_a_vision_transformer_is_served_or_declined_with_a_sentence(name, tmp_pa
         tmp_path, name, models=["vit_tiny_patch16_224[depth=2,embed_dim=24,num_heads=3]"]
     )
     if issubclass(METHODS.get(name), METHODS.get("osp")):
-        with pytest.raises(DeclinedError, match="only 0 of 1 convolutions"):
+        with pytest.raises(DeclinedError, match="only 1 of 9 layers are convolutions"):
             run_cell(job, settings)
     else:
         run_cell(job, settings)

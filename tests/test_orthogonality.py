@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from unlearnbench.bench import METHODS
+from unlearnbench.bench.decorrelation import decorrelation
+from unlearnbench.bench.layers import find_layers
 from unlearnbench.bench.models import build_model
 from unlearnbench.bench.modelspec import create_model_spec
 from unlearnbench.bench.orthogonality import (
@@ -24,7 +27,7 @@ from unlearnbench.bench.orthogonality import (
     spectral_error,
 )
 
-from .toys import fresh
+from .toys import fresh, toy_task, trained
 
 SHAPES = [(3, 7), (7, 3), (5, 5)]
 
@@ -197,6 +200,29 @@ def test_filter_cosine_is_the_mean_over_pairs_and_layers():
     assert filter_cosine([a]) == pytest.approx(1 / 3)
     assert filter_cosine([a, b]) == pytest.approx((1 / 3 + 0.5**0.5) / 2)
     assert math.isnan(filter_cosine([]))
+
+
+def test_the_features_of_an_original_are_measured_before_anything_changes_them_in_place():
+    """The last norm of a block: its output is added to, and activated, in place."""
+    model = trained()
+    task = toy_task(METHODS.create("osp"), preparing=True)
+    batch = task.training.subset(torch.arange(64))
+    found = decorrelation(model, task.training)
+    images = next(iter(batch.batches(64))).images
+    values = []
+    for layer in find_layers(model, images[:1]):
+        if layer.is_conv:
+            maps = []
+            handle = layer.output.register_forward_hook(
+                lambda module, inputs, output, maps=maps: maps.append(output.clone())
+            )
+            with torch.no_grad():
+                model(images)
+            handle.remove()
+            values.append(channel_correlation(maps[0]))
+    values = [value for value in values if not math.isnan(value)]
+    assert found["feature_correlation"] == pytest.approx(np.mean(values), rel=1e-4)
+    assert found["filter_cosine"] == filter_cosine(chosen_convolutions(model))
 
 
 def test_channel_correlation_equals_numpy_and_leaves_out_constant_channels():

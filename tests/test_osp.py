@@ -264,7 +264,7 @@ def test_hidden_units_of_a_transformer_are_damped_where_they_are_consumed(target
 
 
 def test_a_transformer_is_declined_for_channels_of_convolutions():
-    with pytest.raises(DeclinedError, match=r"only 0 of 1 convolutions .* `units=mlp`"):
+    with pytest.raises(DeclinedError, match=r"only 1 of 9 layers are convolutions.* `units=mlp`"):
         OSP().prepare(trained(VIT), toy_task(OSP(), preparing=True))
 
 
@@ -352,6 +352,29 @@ def test_without_validation_data_a_search_is_declined_before_it_runs():
 
 
 # --- variants -------------------------------------------------------------------------------------
+
+
+def test_a_control_that_draws_takes_what_it_tried():
+    method = METHODS.create("random-channels[search=best]")
+    model, task = run(method)
+    kept, gone = task.validation.parted((0,))
+    score = task.accuracy(model, kept) * (1 - task.accuracy(model, gone))
+    assert score == pytest.approx(task.reported["search_score"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "reason"),
+    [([-1], "class -1 does not exist; allowed: 0 to 3"), ([4], "class 4 does not exist"),
+     ([2, 2], "class 2 is named twice"), ([0], "class 0 has been forgotten already")],
+)  # fmt: skip
+def test_a_wrong_class_is_one_sentence(classes, reason):
+    model = trained()
+    statistics = OSP().edit(model, ClassStatistics.from_tensors(prepared(OSP())), [0])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(InputError, match=reason):
+        OSP().edit(model, statistics, classes)
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("name", ["random-channels", "l2-channels"])

@@ -501,3 +501,12 @@ def test_the_command_line_takes_no_epochs(tmp_path, file, monkeypatch):
     assert done.exit_code == 0, done.stderr
     (out,) = (tmp_path / "results").iterdir()
     assert [r.status for r in read_records(out)] == ["ok", "skipped", "ok"]
+
+
+def test_probes_of_a_checkpoint_compare_with_untrained_models(file, tmp_path):
+    """ZRF of a checkpoint is 1 less its divergence from a random network, not from itself."""
+    spec = sweep(file, training={"epochs": 0, "batch_size": 32}, methods=["identity"],
+                 probes=["divergence"])  # fmt: skip
+    result = run_sweep(spec, toy_options(tmp_path))
+    identity = next(r for r in result.records if r.method == "identity")
+    assert 0.4 < identity.metrics["zrf"] < 0.95

@@ -49,9 +49,10 @@ METHODS = (
     "head-mask",
     "svd[retain_samples=1000,forget_samples=500,alpha_retain=100,alpha_forget=10]",
     "svd[retain_samples=1000,forget_samples=500]",
-    "osp",
+    "osp-vanilla",
+    "osp-vanilla[search=best]",
 )
-SHOWN = ("alpha_", "retain_samples", "forget_samples")
+SHOWN = ("alpha_", "retain_samples", "forget_samples", "search", "samples_per_class")
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -211,7 +212,7 @@ def main(
         workers=workers, device=chosen,
     )  # fmt: skip
     result = run_sweep(sweep, options)
-    machine = f"{hardware(chosen)}, {threads()} threads"
+    machine = hardware(chosen, threads())
     first = result.records[0]
     count = first.retain_size + first.forget_size
     click.echo(f"{model}; class {forget}, {first.forget_size} of {count} images; {machine}.\n")
