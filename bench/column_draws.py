@@ -13,6 +13,8 @@ from .evaluate import in_eval_mode
 from .observe import observe
 from .patches import Window, columns_per_image, crop
 
+HYPERGEOMETRIC = 10**9  # NumPy draws from no more
+
 
 class ColumnDraws:
     """Chooses some columns of every layer, a batch at a time.
@@ -60,7 +62,11 @@ class ColumnDraws:
         if not self.left:
             return columns
         here, (coming, places) = columns.shape[-1], self.left[module]
-        chosen = int(self.rng.hypergeometric(places, max(0, coming - places), min(here, coming)))
+        drawn_of = min(here, coming)
+        if coming < HYPERGEOMETRIC:
+            chosen = int(self.rng.hypergeometric(places, max(0, coming - places), drawn_of))
+        else:  # so many that putting back makes no difference
+            chosen = min(places, int(self.rng.binomial(drawn_of, places / coming)))
         self.left[module] = [max(0, coming - here), places - chosen]
         drawn = torch.from_numpy(self.rng.permutation(here)[:chosen]).to(columns.device)
         return columns.index_select(2, drawn)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .batches import ExampleSet
 from .errors import UnlearnBenchError
-from .evaluate import BATCH, in_eval_mode
+from .evaluate import in_eval_mode, pass_size
 from .layers import find_layers
 from .metrics.lrt import FloatArray
 from .probes import MOST_BLOCKS
@@ -73,7 +73,8 @@ def block_features(model: nn.Module, examples: ExampleSet) -> dict[str, FloatArr
     blocks = _blocks(model)
     modules = dict(model.named_modules())
     read = {name: modules[name] for name in blocks}
-    found = _record(model, examples, read, lambda name, t: _pooled(t, blocks[name]))
+    last = getattr(model, "output_fmt", "") == "NHWC"
+    found = _record(model, examples, read, lambda name, t: _pooled(t, blocks[name], last))
     if not found:
         raise FeatureError("the network has no blocks whose outputs could be read")
     return {name: found[name] for name in blocks if name in found}
@@ -116,18 +117,19 @@ def _feature_info(model: nn.Module) -> Sequence[dict[str, Any]]:
     return [i for i in info if isinstance(i, dict)] if isinstance(info, (list, tuple)) else []
 
 
-def _pooled(tensor: Tensor, channels: int | None) -> Tensor:
+def _pooled(tensor: Tensor, channels: int | None, last: bool = False) -> Tensor:
     """Average over all but examples and channels: `(N, p)` float32.
 
     Args:
         tensor: `(N, p)`, `(N, tokens, p)`, `(N, C, H, W)`, or `(N, H, W, C)` where the number of
             channels says so.
         channels: Number of channels, where it is known.
+        last: Whether the network keeps channels behind, where shapes do not tell.
     """
     values = tensor.float()
     if values.ndim <= 2:
         return values.flatten(1)
-    last = values.ndim == 3  # tokens first
+    last = last or values.ndim == 3  # tokens first
     if channels is not None and values.shape[1] != values.shape[-1]:
         last = values.shape[-1] == channels
     axes = range(1, values.ndim - 1) if last else range(2, values.ndim)
@@ -155,7 +157,7 @@ def _record(
 
     off = torch.autocast(examples.ids.device.type, enabled=False)
     with _hooked(modules, keep, inputs), in_eval_mode(model), torch.no_grad(), off:
-        for batch in examples.batches(BATCH):
+        for batch in examples.batches(pass_size(examples)):
             model(batch.images)
     found = {name: torch.cat(values).double().numpy() for name, values in parts.items()}
     return {name: values for name, values in found.items() if len(values) == len(examples)}

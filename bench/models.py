@@ -13,7 +13,7 @@ from torch import nn
 
 from .errors import InputError, UnknownNameError
 from .modelspec import ModelSpec
-from .weights import MisfitError, load_weights
+from .weights import MisfitError, check_unchanged, load_weights
 
 SMALL_IMAGE = 64  # pixels; above it, the architecture's own stem is kept
 PATCH_GRID = 8  # patches along a side that a small image is cut into
@@ -146,6 +146,7 @@ def _start_from_weights(
         assert spec.weights is not None
         assert spec.weights.file is not None
         model = _build(spec, num_classes, image_shape, seed, small=small)
+        check_unchanged(spec.weights.file, spec.weights.digest)
         load_weights(model, spec.weights.file, str(spec))
         return model
 

@@ -145,7 +145,7 @@ class Probing:
 
     def _untrained(self, number: int = 0) -> nn.Module:
         """Randomly initialised models, the same for all cells of an architecture and dataset."""
-        spec = self.job.cell.original.model
+        spec = self.job.cell.original.model.as_built(self.bench.model_info["stem"])
         return self._build(derive_seed("untrained", self.bench.data.digest, str(spec), number))
 
     def _unlearned(self, cell: CellJob) -> nn.Module:
@@ -288,6 +288,8 @@ class Probing:
                     "relearn/untrained_steps": time_.steps,
                     "relearn/untrained_censored": time_.censored,
                 }
+        if self.job.anchor:
+            self.notes["relearn: too few untrained models do not name the forget set"] = None
         return found
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .batches import Batch, ExampleSet
-from .evaluate import BATCH, in_eval_mode
+from .evaluate import in_eval_mode, pass_size
 from .probes import (
     ORDERINGS,
     RELEARN_ALPHA,
@@ -117,7 +117,7 @@ def _accuracy(model: nn.Module, examples: ExampleSet) -> float:
     """Accuracy in eval mode; outputs that are not finite are wrong."""
     right = []
     with in_eval_mode(model), torch.no_grad():
-        for batch in examples.batches(BATCH):
+        for batch in examples.batches(pass_size(examples)):
             out = model(batch.images)
             hit = (out.argmax(1) == batch.labels) & torch.isfinite(out).all(1)
             right.append(hit)

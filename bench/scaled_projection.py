@@ -77,7 +77,7 @@ def _divide(rows: Tensor, moments: Tensor, trace: Tensor, alpha: float) -> Tenso
         moments, trace = moments.double(), trace.double()
     scaling = moments * ((alpha - 1) / trace)
     scaling.diagonal(dim1=1, dim2=2).add_(1)
-    right = rows.to(scaling).mT
+    right = rows.to(scaling.device).to(scaling.dtype).mT
     factor, failed = torch.linalg.cholesky_ex(scaling)
     if condition <= DOUBLE_UP_TO and not bool(failed.any()):
         return torch.cholesky_solve(right, factor).mT.to(rows)

@@ -18,6 +18,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from .errors import InputError
+from .keys import digest_file
 from .layers import heads_of
 
 SHOWN = 3  # names in a message; a checkpoint of another network has hundreds that are wrong
@@ -66,6 +67,22 @@ def load_weights(model: nn.Module, file: Path, label: str) -> bool:
         )
     model.load_state_dict({**found, **{name: own[name] for name in fresh}})
     return not fresh
+
+
+def check_unchanged(file: Path, digest: str) -> None:
+    """Make sure that a file still is what keys were made of.
+
+    Raises:
+        InputError: If it has been written since, or is gone.
+    """
+    try:
+        same = digest_file(file) == digest
+    except OSError as error:
+        raise _unreadable(file, error) from None
+    if not same:
+        raise InputError(
+            f"the weights file `{file}` has changed since the sweep was planned; run it again."
+        )
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

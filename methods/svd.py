@@ -201,7 +201,7 @@ class LayerSurgery:
 
     def candidates(self, alpha_forget: float) -> list[Tensor]:
         """W - W (I - P_r) P_f for every alpha_retain, equation 5; biases and norms stay."""
-        removed = self.energy.project(self.rows, alpha_forget)
+        removed = self.energy.project(self.rows, alpha_forget).to(self.original.dtype)
         count = self.original.shape[1]
         starts = range(0, removed.shape[1], count)
         return [self.original - removed[:, start : start + count] for start in starts]

@@ -10,6 +10,7 @@ from torch import nn
 
 from unlearnbench.bench.batches import ExampleSet, Pixels
 from unlearnbench.bench.dataset import ImageData
+from unlearnbench.bench.evaluate import pass_size
 from unlearnbench.bench.features import FeatureError, block_features, penultimate
 
 CPU = torch.device("cpu")
@@ -165,3 +166,53 @@ def test_a_network_without_layers_is_told():
         penultimate(Nothing(), images())
     with pytest.raises(FeatureError, match="no blocks"):
         block_features(Nothing(), images())
+
+
+def test_large_images_are_passed_a_few_at_a_time():
+    sizes = []
+
+    class Watching(nn.Sequential):
+        def forward(self, images):
+            sizes.append(len(images))
+            return super().forward(images)
+
+    net = Watching(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)).eval()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (200, 3, 128, 128), dtype=np.uint8)
+    labels = np.zeros(200, dtype=np.int64)
+    data = ImageData(images, labels, images[:1], labels[:1], ("a",), (0.5,) * 3, (0.5,) * 3)
+    pixels = Pixels(data, "train", torch.device("cpu"))
+    examples = ExampleSet("t", pixels, pixels.ids, 1, torch.Generator(), {})
+    block_features(net, examples)
+    assert sum(sizes) == 200
+    assert max(sizes) == pass_size(examples) < 200
+
+
+def test_where_shapes_do_not_tell_the_network_says_that_channels_come_last():
+    class Stage(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+
+        def forward(self, images):  # (N, C, H, W) -> (N, H, W, 8) with H = 8
+            seen = images.permute(0, 2, 3, 1).repeat(1, 1, 1, 8)[..., :8]
+            return seen + torch.arange(8.0)
+
+    class Net(nn.Module):
+        output_fmt = "NHWC"
+
+        def __init__(self):
+            super().__init__()
+            self.stage, self.fc = Stage(), nn.Linear(8, 2)
+            self.feature_info = [{"num_chs": 8, "module": "stage"}]
+
+        def forward(self, images):
+            return self.fc(self.stage(images).mean((1, 2)))
+
+    images = np.zeros((5, 1, 8, 8), dtype=np.uint8)
+    labels = np.zeros(5, dtype=np.int64)
+    data = ImageData(images, labels, images[:1], labels[:1], ("a",), (0.0,), (1.0,))
+    pixels = Pixels(data, "train", torch.device("cpu"))
+    examples = ExampleSet("t", pixels, pixels.ids, 1, torch.Generator(), {})
+    (features,) = block_features(Net().eval(), examples).values()
+    assert features.tolist() == [list(range(8))] * 5

