@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from unlearnbench.bench import DATASETS
 from unlearnbench.bench.batches import ExampleSet, Pixels
-from unlearnbench.bench.environment import hardware, resolve_device, threads
+from unlearnbench.bench.environment import resolve_device
 from unlearnbench.bench.evaluate import accuracy
 from unlearnbench.bench.models import build_model
 from unlearnbench.bench.modelspec import create_model_spec
@@ -218,7 +218,9 @@ def main(
         workers=workers, device=chosen,
     )  # fmt: skip
     result = run_sweep(sweep, options)
-    machine = hardware(chosen, threads())
+    machine = "; ".join(
+        dict.fromkeys(r.environment["hardware"] for r in result.records if r.status == "ok")
+    )
     first = result.records[0]
     count = first.retain_size + first.forget_size
     click.echo(f"{model}; class {forget}, {first.forget_size} of {count} images; {machine}.\n")
