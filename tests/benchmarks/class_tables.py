@@ -58,12 +58,19 @@ def spread(values: pd.Series) -> str:
     return f"{100 * values.mean():.1f}{std}"
 
 
+def seconds(values: pd.Series) -> str:
+    """Median seconds; what takes no time at all is not told to the microsecond."""
+    median = values.median()
+    if pd.isna(median):
+        return NONE
+    return significant(median) if median >= 0.001 else "<0.001"
+
+
 def line_of(group: pd.DataFrame) -> dict[str, str]:
     """What the first table says of a method."""
     retention = group["test_retain_acc"] / group["test_retain_acc_original"]
     by_class = group.groupby("scenario")[["test_forget_acc", "test_retain_acc", "probe"]].mean()
     forgotten, kept = by_class["test_forget_acc"], by_class["test_retain_acc"]
-    searched = group["search_s"].median()
     probe = by_class["probe"].dropna()
     return {
         "forgotten": spread(forgotten),
@@ -73,8 +80,8 @@ def line_of(group: pd.DataFrame) -> dict[str, str]:
         "retention": f"{100 * retention.mean():.1f}",
         "probe": spread(probe) if len(probe) else NONE,
         "ain": f"{group['ain'].median():.2f}" if group["ain"].notna().any() else NONE,
-        "seconds": significant(group["unlearn_s"].median()),
-        "search": NONE if pd.isna(searched) else significant(searched),
+        "seconds": seconds(group["unlearn_s"]),
+        "search": seconds(group["search_s"]),
         "cells": str(len(group)),
     }
 
