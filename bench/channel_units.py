@@ -156,6 +156,7 @@ def damp_channels(model: nn.Module, unit: ChannelUnit, gate: Tensor, target: Tar
             factors are kept as the buffer `channel_gate`, so that a file with them is not taken
             for one without.
     """
+    gate = gate.to(next(model.parameters()).device)  # statistics from a file are on the CPU
     if target == "gate":
         _hook(model.get_submodule(unit.output), unit, gate)
     elif target == "bn_affine" and unit.consumer and (unit.kind == "mlp" or not unit.homogeneous):

@@ -164,7 +164,7 @@ def filter_cosine(layers: Sequence[nn.Conv2d]) -> float:
     """
     found = []
     for layer in layers:
-        rows = F.normalize(layer.weight.detach().flatten(1).double().cpu(), dim=1)
+        rows = F.normalize(layer.weight.detach().flatten(1).cpu().double(), dim=1)
         n = len(rows)
         if n > 1:
             cosines = (rows @ rows.T).abs()
@@ -181,7 +181,7 @@ def channel_correlation(maps: Tensor) -> float:
     Returns:
         In [0, 1]; channels that do not vary are left out. NaN if there is no pair of others.
     """
-    rows = maps.detach().double().cpu().transpose(0, 1).flatten(1)
+    rows = maps.detach().cpu().double().transpose(0, 1).flatten(1)
     rows = rows - rows.mean(1, keepdim=True)
     norms = rows.norm(dim=1)
     rows = F.normalize(rows[norms > 1e-12 * norms.max()], dim=1)

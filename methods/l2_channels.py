@@ -34,7 +34,7 @@ class L2Channels(Osp):
     ) -> Tensor:
         """Give the smallest factors to the smallest filters."""
         weight: Tensor = model.get_submodule(unit.layer).weight.detach()  # type: ignore[operator]
-        smallest_first = weight.flatten(1).norm(dim=1).argsort(stable=True)
+        smallest_first = weight.flatten(1).norm(dim=1).argsort(stable=True).to(gate.device)
         moved = gate.clone()
         moved[smallest_first] = gate.sort().values
         return moved

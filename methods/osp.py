@@ -236,6 +236,8 @@ class Osp(Unlearner):
         kept = [c for c in range(statistics.num_classes) if c not in gone]
         counts = statistics.count.tolist()
         kept = [c for c in kept if counts[c]]
+        if not any(unit.late <= STAGES[self.stages] for unit in statistics.units):
+            raise DeclinedError(f"no channel could be damped in the chosen stages ({self.stages}).")
         if not kept or not all(counts[c] for c in classes):
             raise DeclinedError("there are no statistics of a forgotten class, or of any other.")
         scores = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil, log
 
 import numpy as np
@@ -427,3 +428,11 @@ def test_an_edit_works_on_a_network_of_ones_own_in_three_lines(tmp_path):
     assert same_tensors(model, run(OSP())[0])
     assert isinstance(model, nn.Module)
     assert NARROW.startswith("resnet18")
+
+
+def test_stages_without_any_unit_are_declined_with_a_sentence():
+    statistics = ClassStatistics.from_tensors(prepared(OSP()))
+    early = tuple(unit._replace(late=2) for unit in statistics.units)
+    for selection in ("layer", "global", "threshold"):
+        with pytest.raises(DeclinedError, match=r"in the chosen stages \(last\)"):
+            OSP(stages="last", selection=selection).gates(replace(statistics, units=early), (0,))
