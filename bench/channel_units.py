@@ -101,6 +101,10 @@ def find_channel_units(model: nn.Module, layers: Sequence[Layer], kinds: Sequenc
         if kind not in kinds or (kind == "mlp" and not feeds):
             continue
         affine = layer.norm is None or getattr(layer.norm, "weight", None) is not None
+        # without a norm a kernel is damped, to which a forward of its own may be blind
+        if layer.norm is None and kind == "conv" and not _takes_weight(layer.module):
+            left.append(layer.name)
+            continue
         if layer.output is layer.module or not affine:
             left.append(layer.name)
             continue
@@ -109,7 +113,9 @@ def find_channel_units(model: nn.Module, layers: Sequence[Layer], kinds: Sequenc
                 layer=layer.name,
                 output=names[layer.output],
                 norm=None if layer.norm is None else names[layer.norm],
-                consumer=None if layer.consumer is None else names[layer.consumer],
+                consumer=names[layer.consumer]
+                if layer.consumer is not None and _takes_weight(layer.consumer)
+                else None,
                 kind=kind,
                 channels=layer.channels,
                 homogeneous=_is_homogeneous(layer.output),
@@ -134,6 +140,12 @@ def _check_coverage(
         )
     if not found:
         raise DeclinedError("the network has no MLP whose hidden units feed one linear layer.")
+
+
+def _takes_weight(module: nn.Module) -> bool:
+    """Whether a layer multiplies its weight as it is, and does not standardise it first."""
+    plain = (nn.Conv2d.forward, nn.Linear.forward)
+    return type(module).forward in plain or type(module).__name__ == "Conv2dSame"
 
 
 def _is_homogeneous(output: nn.Module) -> bool:

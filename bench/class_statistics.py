@@ -222,16 +222,23 @@ def fingerprint(model: nn.Module) -> str:
     """Sixteen hexadecimal digits by which a trained model can be told from any other.
 
     They depend on names, shapes, all vectors, and a value of every row and every column of every
-    matrix and kernel: some milliseconds, and no model that was trained or damped differently has
-    the same.
+    matrix and kernel, of each group by itself: some milliseconds, and no model that was trained or
+    damped differently has the same.
     """
     state = [(name, t) for name, t in model.state_dict().items() if t.is_floating_point()]
+    grouped = {
+        f"{name}.weight" if name else "weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and module.groups > 1
+    }
     values = []
-    for _, tensor in state:
+    for name, tensor in state:
+        inner = (0,) * (tensor.dim() - 2)
         if tensor.dim() < 2:
             values.append(tensor.reshape(-1))
+        elif name in grouped:
+            values.append(tensor[(slice(None), slice(None), *inner)].reshape(-1))
         else:
-            inner = (0,) * (tensor.dim() - 2)
             values += [tensor[(slice(None), 0, *inner)], tensor[(0, slice(None), *inner)]]
     numbers = torch.cat([value.detach().float() for value in values]).cpu().numpy()
     shapes = canonical_json([[name, list(t.shape)] for name, t in state])

@@ -16,6 +16,7 @@ from .unlearner import Unlearner
 
 TRAINING_VERSION = 1  # raise it when training code changes what an original becomes
 CELL_VERSION = 3  # raise it when metrics or the conduct of a cell change
+PREPARED_VERSION = 1  # raise it when tools that methods prepare with compute something else
 MARGIN_VERSION = 1  # raise it when what is read from a shadow model changes
 
 
@@ -75,6 +76,8 @@ def cell_job(
     variant = method.family() != method.name
     prepared = content_key(
         "prepared",
+        version=PREPARED_VERSION,
+        device=device.partition(":")[0],
         original=original.key,
         method=method.family(),
         code=METHODS.get(method.family()).code_digest() if variant else code,

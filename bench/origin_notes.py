@@ -19,7 +19,8 @@ def origin_notes(records: Iterable[Record]) -> tuple[str, ...]:
         digest = weights["digest"]
         shown = digest if " " in digest else f"sha256 {digest[:SHOWN_DIGEST]}…"
         named = f"`{weights['name']}` ({shown})"
-        if record.training.get("epochs") == 0:
+        tuned = record.training.get("penalty", {}).get("finetune_epochs")
+        if record.training.get("epochs") == 0 and not tuned:
             note = (
                 f"The original is the checkpoint {named} as it came: nothing was trained here, so "
                 "there is no retrained model, no gap to it, and no speed-up."

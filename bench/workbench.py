@@ -23,7 +23,7 @@ from .models import build_model
 from .recipe import Recipe, TrainingSettings
 from .registry import METHODS, load_plugin_files
 from .scenario import ForgetRequest, Ids, Split, make_request, split_validation
-from .store import Store
+from .store import TENSORS, Store
 from .task import UnlearningTask, quiet_randomness
 from .taskinfo import TaskInfo
 from .unlearner import Unlearner
@@ -87,6 +87,7 @@ class Workbench:
         artifact = store.get(job.original.kind, job.original.key)
         if artifact is None:
             raise StoreError(f"{job.original.kind} `{job.original.key}` is not in the store.")
+        self._weights = artifact.files[TENSORS]
         self.original_s = float(artifact.meta["original_s"])
         self.model_info: dict[str, Any] = artifact.meta["model_info"]
         spec = job.original.model.as_built(self.model_info["stem"])
@@ -100,12 +101,16 @@ class Workbench:
             return Prepared({}, 0.0, {})
         with self.store.lock("prepared", self.job.prepared_key):
             found = self.store.get("prepared", self.job.prepared_key)
+            if found is not None and found.meta["weights"] != self._weights:
+                # the original was trained again, and not to the same bits
+                self.store.drop("prepared", self.job.prepared_key)
+                found = None
             if found is None:
                 served: dict[str, int] = {}
                 task = self._task("prepare", None, served, None)
                 model = deepcopy(self.original)
                 state, seconds, _ = self._timed(task, lambda: self.method.prepare(model, task))
-                meta = {"prepare_s": seconds, "samples": served}
+                meta = {"prepare_s": seconds, "samples": served, "weights": self._weights}
                 found = self.store.put("prepared", self.job.prepared_key, meta, state or {})
         return Prepared(
             found.tensors(str(self.device)), float(found.meta["prepare_s"]), found.meta["samples"]

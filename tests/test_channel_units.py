@@ -238,3 +238,9 @@ def test_undoing_takes_back_every_target():
         after = model.state_dict()
         assert after.keys() == state.keys()
         assert all(torch.equal(after[name], state[name]) for name in state)
+
+
+def test_a_kernel_that_is_standardised_before_it_is_used_is_not_damped():
+    """Its scale cancels: damping it would do nothing and say that it had."""
+    with pytest.raises(DeclinedError, match=r"of .* convolutions have a norm or activation"):
+        units_of(built("nf_resnet26"), "conv")

@@ -158,3 +158,15 @@ def test_what_is_no_statistics_is_refused_with_a_sentence(tmp_path):
     save_file(tensors, tmp_path / "part.safetensors")
     with pytest.raises(InputError, match=r"not whole .*layer2\.0\.conv1"):
         ClassStatistics.load(tmp_path / "part.safetensors")
+
+
+@pytest.mark.parametrize("groups", [1, 2, 16, 32])
+def test_every_damped_input_of_a_grouped_layer_makes_another_model(groups):
+    model = torch.nn.Sequential(torch.nn.Conv2d(32, 32, 3, groups=groups))
+    for channel in range(32):
+        before = fingerprint(model)
+        with torch.no_grad():
+            per = 32 // groups
+            group, local = divmod(channel, per)
+            model[0].weight[group * per : (group + 1) * per, local] *= 0.5
+        assert fingerprint(model) != before, channel

@@ -199,3 +199,19 @@ def test_a_checkpoint_of_ones_own_is_fine_tuned_with_the_penalty(tmp_path):
     retrained = next(r for r in result.records if (r.method, r.recipe) == ("retrain", tuned))
     assert retrained.samples == {"retain": 2 * retrained.retain_size}
     assert "own.safetensors" in retrained.model
+
+
+def test_what_was_prepared_is_made_again_if_the_original_is_another(tmp_path):
+    from unlearnbench.bench.jobs import WorkerSettings
+    from unlearnbench.bench.workbench import Workbench
+
+    spec = toy_spec(methods=["osp"])
+    run_sweep(spec, toy_options(tmp_path))
+    store = Store(tmp_path / "store")
+    cell = next(c for c in toy_plan(spec).cells if c.method.name == "osp")
+    found = store.get("original", cell.job.original.key)
+    other = {k: t + 0.001 if t.is_floating_point() else t for k, t in found.tensors().items()}
+    store.drop("original", cell.job.original.key)
+    store.put("original", cell.job.original.key, found.meta, other)
+    bench = Workbench(store, cell.job, WorkerSettings(str(store.root), (), 1, "cpu"))
+    bench.unlearn(bench.prepare().tensors)  # is not refused as statistics of another model
