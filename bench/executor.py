@@ -13,11 +13,12 @@ import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver
+from types import FrameType
 from typing import Any
 
 from pebble import concurrent
@@ -180,9 +181,19 @@ class _Processes(_Lanes):
     def __init__(self, settings: WorkerSettings, workers: int) -> None:
         start_server()
         self._context = multiprocessing.get_context("forkserver")
+        self._wait_for_server()
         self._settings, self._workers = settings, workers
         self._queue: deque[tuple[Job, float | None]] = deque()
         self._running: dict[Future[Outcome], tuple[str, float | None]] = {}
+
+    def _wait_for_server(self) -> None:
+        """Wait until the server forks at once; it loads torch before it does.
+
+        Who interrupts this wait leaves no worker behind that nobody knows of.
+        """
+        first = self._context.Process(target=_nothing)
+        first.start()
+        first.join()
 
     def submit(self, job: Job, limit_s: float | None) -> None:
         self._queue.append((job, limit_s))
@@ -196,7 +207,8 @@ class _Processes(_Lanes):
             # pebble's annotation calls it `mp_context`, its code `context`
             options: dict[str, Any] = {"context": self._context, "timeout": limit_s}
             start = concurrent.process(name=WORKER, daemon=False, **options)
-            self._running[start(_run)(job, self._settings)] = (job.key, limit_s)
+            with _interrupted_after():
+                self._running[start(_run)(job, self._settings)] = (job.key, limit_s)
         outcomes = []
         for future in wait(self._running, return_when=FIRST_COMPLETED).done:
             key, limit_s = self._running.pop(future)
@@ -214,6 +226,26 @@ class _Processes(_Lanes):
             worker.kill()
         for worker in workers:
             worker.join(STOP_S)
+
+
+@contextmanager
+def _interrupted_after() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: half a start is a worker that nobody can stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ctrl-C interrupts the main thread alone
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    handler = signal.signal(signal.SIGINT, lambda *signals: came.append(signals))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if came and callable(handler):
+        handler(*came[0])
+
+
+def _nothing() -> None:
+    """Do nothing, in a process."""
 
 
 def describe_failure(error: BaseException, limit_s: float | None = None) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from unlearnbench.bench import METHODS, read_records
 from unlearnbench.bench.render import terminal_table
 from unlearnbench.bench.runner import run_sweep
 
-from .commands import SWEEP, artifacts, call, shell, start
+from .commands import SWEEP, TOY, artifacts, call, environment, shell, start
 from .toys import toy_options, toy_spec
 
 REFERENCES = ("identity", "retrain")
@@ -370,3 +371,57 @@ def test_interrupting_a_run_that_has_hardly_begun_is_one_sentence_too(tmp_path, 
     assert stdout == ""
     assert len(stderr.strip().splitlines()) == 1, stderr
     assert nothing_left(process.pid)
+
+
+INTERRUPTED = """
+import multiprocessing, os, signal, threading, time
+from multiprocessing import forkserver
+from pathlib import Path
+from unlearnbench.bench import executor
+from unlearnbench.bench.runner import RunOptions, run_sweep
+from unlearnbench.bench.store import Store
+from unlearnbench.bench.sweep import read_sweep
+
+executor.start_server()
+first = multiprocessing.get_context("forkserver").Process(target=time.time)
+first.start()  # returns when torch is loaded
+first.join()
+server = forkserver._forkserver._forkserver_pid
+os.kill(server, signal.SIGSTOP)  # as if it were loading it still
+
+
+def read_signed(pipe, wait=forkserver.read_signed):  # where the run waits for a worker's number
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    return wait(pipe)
+
+
+forkserver.read_signed = read_signed
+folder = Path.cwd()
+try:
+    run_sweep(
+        read_sweep(folder / "toy.toml"),
+        RunOptions(folder / "store", folder / "out", folder / "data", workers=2, device="cpu"),
+    )
+except KeyboardInterrupt:
+    print("interrupted")
+os.kill(server, signal.SIGCONT)
+time.sleep(5)  # enough to train the original
+print(Store(folder / "store", create=False).holds("original"))
+"""
+
+
+@pytest.mark.slow
+@linux_only
+def test_a_worker_that_was_asked_for_when_the_run_was_interrupted_does_no_work(tmp_path):
+    (tmp_path / "toy.toml").write_text(TOY)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["interrupted", "False"], done.stderr
+    assert not done.stderr
