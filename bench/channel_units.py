@@ -122,7 +122,10 @@ def find_channel_units(model: nn.Module, layers: Sequence[Layer], kinds: Sequenc
                 late=sum(layer.name not in members for members in late),
             )
         )
-    _check_coverage(found, left, kinds)
+    minority = len(inner) > 2 * convolutions
+    names_of = {layer.name for layer in inner if layer.is_conv}
+    counted: list[Kind] = [kind for kind in kinds if kind == "mlp" or not minority]
+    _check_coverage(found, [name for name in left if name in names_of], counted)
     return Units(found, left)
 
 

@@ -14,7 +14,8 @@ from .checkpoint import Checkpoint
 from .datastore import get_images
 from .decorrelation import decorrelation
 from .environment import describe_environment, synchronise
-from .errors import StoreError
+from .errors import DeclinedError, StoreError
+from .errors import describe as describe_error
 from .jobs import OriginalJob, WorkerSettings
 from .keys import derive_seed
 from .models import build_model, describe_model
@@ -40,11 +41,18 @@ def run_original(job: OriginalJob, settings: WorkerSettings) -> float:
         if store.has(job.kind, job.key):
             return 0.0
         model, meta = train_original(store, job, settings)
-        examples = lay_out(store, job, settings).examples
-        meta["model_info"] |= decorrelation(model, examples)
+        meta["model_info"] |= _decorrelation(model, lay_out(store, job, settings).examples)
         store.put(job.kind, job.key, meta, model.state_dict())
         store.checkpoint(job.key).unlink(missing_ok=True)
         return float(meta["original_s"])
+
+
+def _decorrelation(model: nn.Module, examples: ExampleSet) -> dict[str, Any]:
+    """Measure an original; if that fails, the training must not be lost for it."""
+    try:
+        return decorrelation(model, examples)
+    except Exception as error:
+        return {"decorrelation_failed": describe_error(error)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +110,12 @@ def train_original(
         The model, and what is stored beside it.
 
     Raises:
+        DeclinedError: If the recipe's penalty has nothing to hold in this network.
         DivergedError: If training diverges.
     """
     device = torch.device(settings.device)
     training = lay_out(store, job, settings)
+    _check_penalty(training)
     started_s = _start(store, job, training.model)
     if not (training.recipe.settings.epochs or training.recipe.fine_tuning):
         check_finite(training.model)
@@ -125,6 +135,24 @@ def train_original(
     seconds = started_s + checkpoint.before_s + time.perf_counter() - began
     check_finite(training.model)
     return training.model, describe(job, training, seconds, settings)
+
+
+def _check_penalty(training: Training) -> None:
+    """Refuse a recipe whose penalty has nothing to hold in this network.
+
+    Raises:
+        DeclinedError: If it would train the plain original under another name.
+    """
+    penalty = training.recipe.penalty
+    if penalty is None:
+        return
+    with quiet_randomness(torch.Generator(), training.examples.ids.device):
+        value = penalty.training_penalty(training.model)
+    if isinstance(value, torch.Tensor) and not value.requires_grad:
+        raise DeclinedError(
+            f"recipe `{training.recipe.name}` finds nothing to penalise in this network, and would "
+            "train the plain original under another name; use the recipe `plain`."
+        )
 
 
 def _start(store: Store, job: OriginalJob, model: nn.Module) -> float:

@@ -136,11 +136,12 @@ def chosen_convolutions(model: nn.Module, selection: Selection = "default") -> l
     first = next((n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), "")
     container = first.rpartition(".")[0]
     stem = [n for n in convolutions if container and n.startswith(f"{container}.")]
-    excluded = {first, *(stem if len(stem) <= DEEP_STEM else ())}
+    deep = len(stem) <= DEEP_STEM and len(stem) < len(convolutions)  # else it is the network
+    excluded = {first, *(stem if deep else ())}
     kept = {
         name: module
         for name, module in convolutions.items()
-        if name not in excluded and "downsample" not in name and "shortcut" not in name
+        if name not in excluded and not _is_shortcut(name, module)
     }
     if selection == "first":
         blocks: dict[str, nn.Conv2d] = {}
@@ -151,6 +152,11 @@ def chosen_convolutions(model: nn.Module, selection: Selection = "default") -> l
         late = set(stages(model, last=2))
         return [module for name, module in kept.items() if name in late]
     return list(kept.values())
+
+
+def _is_shortcut(name: str, module: nn.Conv2d) -> bool:
+    within = "downsample" in name or "shortcut" in name
+    return within and module.kernel_size == (1, 1)
 
 
 def filter_cosine(layers: Sequence[nn.Conv2d]) -> float:
@@ -172,24 +178,52 @@ def filter_cosine(layers: Sequence[nn.Conv2d]) -> float:
     return float(torch.stack(found).mean()) if found else float("nan")
 
 
+class CorrelationSum:
+    """Correlations between the channels of an activation, in one pass and K x K memory."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._products = 0, torch.zeros(0), torch.zeros(0)
+        self._shift = torch.zeros(0)
+
+    def add(self, maps: Tensor) -> None:
+        """Take in `(N, K, H, W)` or `(N, K)`; every position of every example counts.
+
+        Rows are shifted by the first batch's means, so that nothing is lost to a large offset.
+        """
+        rows = maps.detach().transpose(0, 1).flatten(1).cpu().double()
+        if not self._count:
+            self._shift = rows.mean(1, keepdim=True)
+            self._sum = torch.zeros(len(rows), dtype=torch.float64)
+            self._products = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+        rows = rows - self._shift
+        self._count += rows.shape[1]
+        self._sum += rows.sum(1)
+        self._products += rows @ rows.T
+
+    def mean(self) -> float:
+        """Mean |correlation| between different channels.
+
+        Returns:
+            In [0, 1]; channels that do not vary are left out. NaN if there is no pair of others.
+        """
+        if not self._count:
+            return float("nan")
+        covariance = self._products - torch.outer(self._sum, self._sum) / self._count
+        spread = covariance.diagonal().clamp(min=0).sqrt()
+        varies = spread > 1e-9 * spread.max()
+        n = int(varies.sum())
+        if n < 2:
+            return float("nan")
+        scaled = covariance[varies][:, varies] / torch.outer(spread[varies], spread[varies])
+        correlations = scaled.abs().clamp(max=1)
+        return float((correlations.sum() - correlations.diagonal().sum()) / (n * (n - 1)))
+
+
 def channel_correlation(maps: Tensor) -> float:
-    """Mean |correlation| between different channels of an activation.
-
-    Args:
-        maps: `(N, K, H, W)` or `(N, K)`; every position of every example is an observation.
-
-    Returns:
-        In [0, 1]; channels that do not vary are left out. NaN if there is no pair of others.
-    """
-    rows = maps.detach().cpu().double().transpose(0, 1).flatten(1)
-    rows = rows - rows.mean(1, keepdim=True)
-    norms = rows.norm(dim=1)
-    rows = F.normalize(rows[norms > 1e-12 * norms.max()], dim=1)
-    n = len(rows)
-    if n < 2:
-        return float("nan")
-    correlations = (rows @ rows.T).abs()
-    return float((correlations.sum() - correlations.diagonal().sum()) / (n * (n - 1)))
+    """Mean |correlation| between different channels of `(N, K, H, W)` or `(N, K)` maps."""
+    total = CorrelationSum()
+    total.add(maps)
+    return total.mean()
 
 
 def _gram(W: Tensor) -> Tensor:

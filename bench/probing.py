@@ -4,7 +4,7 @@ A figure that is not defined (a forget set of three examples has no CKA) is left
 sentence says why. What compares the model with the retrained one is stored apart from what it is
 by itself, so that a retrained model that failed costs the comparison only.
 
-Source: evaluation specification, sections 4.4, 4.5 and 4.7; each metric names its own.
+Source: each metric in `metrics/` names its own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from .channel_units import GATE
 from .errors import DivergedError, InputError, StoreError, describe
 from .evaluate import Outputs, logits
 from .features import FeatureError, block_features, penultimate
@@ -155,9 +156,14 @@ class Probing:
                 f"the unlearned model of cell `{cell.key[:12]}` is not in the store; "
                 "run the sweep again with `save_models = true`."
             )
-        model = self._build(0)
+        model, tensors = self._build(0), found.tensors()
+        if any(name.endswith(f".{GATE}") for name in tensors):
+            raise StoreError(
+                f"the unlearned model of method `{cell.method.name}` has gates on its activations "
+                "(`target=gate`), and such models are not probed; use another target."
+            )
         try:
-            model.load_state_dict(found.tensors())
+            model.load_state_dict(tensors)
         except RuntimeError as error:
             raise StoreError(
                 f"the unlearned model of method `{cell.method.name}` is no "

@@ -39,9 +39,9 @@ class Record(BaseModel):
         dataset: Dataset as `name[key=value,…]`.
         model: timm architecture as `name[key=value,…]`.
         model_info: `stem`, `parameters` (count) and `input_size` of the model as built; of the
-            original also `filter_cosine` and `feature_correlation`, see `decorrelation`; `weights`
-            (`name` and `digest`) where all models start from weights, which may have been made
-            with the forget set.
+            original also `filter_cosine` and `feature_correlation`, see `decorrelation`, or why
+            not (`decorrelation_failed`); `weights` (`name` and `digest`) where all models start
+            from weights, which may have been made with the forget set.
         recipe: `plain`, or the recipe of a method with a training penalty.
         training: Settings with which original and retrained model were trained, and the share
             of the training images that was held out for validation.

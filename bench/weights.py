@@ -21,6 +21,7 @@ from .errors import InputError
 from .keys import digest_file
 from .layers import heads_of
 
+COUNTER = "num_batches_tracked"
 SHOWN = 3  # names in a message; a checkpoint of another network has hundreds that are wrong
 
 
@@ -45,7 +46,9 @@ def load_weights(model: nn.Module, file: Path, label: str) -> bool:
     """
     found, own = read_weights(file), model.state_dict()
     fresh = _other_head(model, found)
-    missing = sorted(own.keys() - found.keys())
+    # old checkpoints do not count their batches, which torch itself lets pass
+    missing = sorted(n for n in own.keys() - found.keys() if not n.endswith(COUNTER))
+    found = {**{n: t for n, t in own.items() if n.endswith(COUNTER)}, **found}
     strange = sorted(found.keys() - own.keys())
     wrong = [
         name

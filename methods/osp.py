@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..bench import ChannelUnit, ClassStatistics, TaskInfo, UnlearningTask
 
 RHOS = (0.05, 0.1, 0.25, 0.4)
+TAUS = (3.0, 2.0, 1.5, 1.0)  # in place of shares, where a threshold selects
 Q_MINS = (0.25, 0.5, 0.75, 1.0)
 # shares of the epochs up to which the penalty has its weight, after Bansal et al.
 DECAY = ((0.1, 1.0), (0.25, 1e-3), (0.35, 1e-4), (0.6, 1e-6))
@@ -70,8 +71,8 @@ class Osp(Unlearner):
         target: What the gate multiplies: `bn_affine`, `weight` or `gate`; see
             `bench/channel_units.py`.
         sequential: Forget several classes one after the other, each without those before.
-        search: Try 4 shares with 4 floors on validation data and take the `best` RA (1 - FA), or
-            the `first` with FA of at most 1 / C; or `off`.
+        search: Try 4 shares, or thresholds, with 4 floors on validation data and take the `best`
+            RA (1 - FA), or the `first` with FA of at most 1 / C; or `off`.
     """
 
     name: ClassVar[str] = "osp"
@@ -333,10 +334,11 @@ class Osp(Unlearner):
             )
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         drawn = task.rng.get_state()  # what is tried is what is taken: controls draw the same
+        field, sizes = ("tau", TAUS) if self.selection == "threshold" else ("rho", RHOS)
         best, found, tried = -1.0, self, 0
         with task.phase("search"):
-            for rho, q_min in ((rho, q) for rho in RHOS for q in Q_MINS):
-                candidate = self.model_copy(update={"rho": rho, "q_min": q_min})
+            for size, q_min in ((size, q) for size in sizes for q in Q_MINS):
+                candidate = self.model_copy(update={field: size, "q_min": q_min})
                 task.rng.set_state(drawn)
                 candidate.apply(model, statistics, task.forget_classes, task.rng)
                 fa, ra = task.accuracy(model, gone), task.accuracy(model, kept)
@@ -348,7 +350,8 @@ class Osp(Unlearner):
                 if self.search == "first" and reached:
                     break
         task.rng.set_state(drawn)
-        task.report(rho=found.rho, q_min=found.q_min, candidates=tried, search_score=best)
+        chosen = {field: getattr(found, field), "q_min": found.q_min}
+        task.report(**chosen, candidates=tried, search_score=best)
         return found
 
     def unsupported_reasons(self, task: TaskInfo) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from ..bench import InputError
 from .osp import Osp
 
 if TYPE_CHECKING:
@@ -29,7 +30,14 @@ class RandomChannels(Osp):
     def rearrange(
         self, gate: Tensor, unit: ChannelUnit, model: nn.Module, rng: torch.Generator | None
     ) -> Tensor:
-        """Permute the factors."""
+        """Permute the factors.
+
+        Raises:
+            InputError: If there is no generator to draw from.
+        """
         import torch
+
+        if rng is None:
+            raise InputError("`random-channels` draws, and needs a generator: `edit(…, rng=…)`.")
 
         return gate[torch.randperm(len(gate), generator=rng).to(gate.device)]

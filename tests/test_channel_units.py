@@ -123,6 +123,14 @@ def test_units_and_layers_left_out_are_all_layers_of_the_kind():
     assert all(unit.homogeneous for unit in units.found)
 
 
+def test_both_kinds_serve_a_transformer_and_a_convolutional_network():
+    vit = units_of(built("vit_tiny_patch16_224[depth=2]"), "conv", "mlp")
+    assert {unit.kind for unit in vit.found} == {"mlp"}
+    assert vit.left == ["patch_embed.proj"]
+    resnet = units_of(built("resnet18[layers=[1,1,1,1]]"), "conv", "mlp")
+    assert {unit.kind for unit in resnet.found} == {"conv"}
+
+
 def test_squeeze_and_excitation_and_the_classifier_are_no_units():
     assert not [u for u in units_of(built("seresnet18"), "conv").found if ".se." in u.layer]
     assert not [u for u in units_of(built("vgg11_bn"), "conv").found if u.layer == "head.fc"]

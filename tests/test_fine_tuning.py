@@ -131,6 +131,31 @@ def test_only_what_is_missing_is_trained(tmp_path):
     assert [job.start is not None for job in fresh_work.originals] == [False, True]
 
 
+def test_a_measure_that_fails_does_not_lose_the_training(tmp_path, monkeypatch):
+    from unlearnbench.bench import original
+
+    def broken(model, examples):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(original, "decorrelation", broken)
+    result = run_sweep(toy_spec(methods=["identity"]), toy_options(tmp_path))
+    (identity, _) = result.records
+    assert identity.status == "ok"
+    assert identity.model_info["decorrelation_failed"] == "MemoryError: no room"
+    assert (result.out / "leaderboard.md").is_file()
+
+
+def test_a_recipe_that_has_nothing_to_penalise_is_not_passed_off_as_one(tmp_path):
+    vit = "vit_tiny_patch16_224[depth=2,embed_dim=24,num_heads=3]"
+    spec = toy_spec(models=[vit], methods=["osp[units=mlp]", "osp-vanilla[units=mlp]"])
+    records = run_sweep(spec, toy_options(tmp_path)).records
+    status = {(r.method, r.recipe): (r.status, r.reason) for r in records}
+    assert status["osp-vanilla", "plain"] == ("ok", None)
+    skipped, reason = status["osp", "orthogonal"]
+    assert skipped == "skipped"
+    assert "recipe `orthogonal` finds nothing to penalise in this network" in reason
+
+
 def test_a_start_that_is_gone_is_told(tmp_path):
     from unlearnbench.bench import StoreError
     from unlearnbench.bench.datastore import put_images

@@ -97,6 +97,12 @@ def test_what_is_no_image_or_hidden_is_left_alone_and_folders_below_a_class_are_
     assert data.train_labels.tolist() == [0, 1, 1, 1, 2, 2]
 
 
+def test_what_lies_in_a_hidden_folder_is_left_alone(root):
+    before = load(root)
+    paint(root / "set" / "one" / "a" / ".thumbnails" / "copy.png")
+    assert load(root).digest == before.digest
+
+
 def test_one_folder_needs_no_list_and_an_absolute_path_needs_no_root(root):
     paint(root / "set" / "other" / "a" / "1.png", RED)
     data = load(root / "elsewhere", f"path={root / 'set'},train=one,test=other,{SMALL}")

@@ -220,12 +220,14 @@ def test_what_prepare_reads_is_counted(tmp_path):
 
 def test_a_cell_that_is_declined_when_it_runs_is_not_applicable(tmp_path):
     spec = toy_spec(
-        methods=["osp"], models=["vit_tiny_patch16_224[depth=2,embed_dim=24,num_heads=3]"]
+        methods=["osp", "osp-vanilla"],
+        models=["vit_tiny_patch16_224[depth=2,embed_dim=24,num_heads=3]"],
     )
     result = run_sweep(spec, toy_options(tmp_path))
-    (record,) = [r for r in result.records if r.method == "osp"]
-    assert record.status == "skipped"
-    assert "only 1 of 9 layers are convolutions" in record.reason
+    own, plain = (r for r in result.records if r.method.startswith("osp"))
+    assert own.status == plain.status == "skipped"
+    assert "finds nothing to penalise in this network" in own.reason
+    assert "only 1 of 9 layers are convolutions" in plain.reason
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -248,13 +250,13 @@ def test_declarations_are_complete(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_vision_transformer_is_served_or_declined_with_a_sentence(name, tmp_path):
-    store, job, settings = prepared_store(
-        tmp_path, name, models=["vit_tiny_patch16_224[depth=2,embed_dim=24,num_heads=3]"]
-    )
+    models = ["vit_tiny_patch16_224[depth=2,embed_dim=24,num_heads=3]"]
     if issubclass(METHODS.get(name), METHODS.get("osp")):
-        with pytest.raises(DeclinedError, match="only 1 of 9 layers are convolutions"):
-            run_cell(job, settings)
+        reason = "only 1 of 9 layers" if name == "osp-vanilla" else "nothing to penalise"
+        with pytest.raises(DeclinedError, match=reason):
+            run_cell(*prepared_store(tmp_path, name, models=models)[1:])
     else:
+        store, job, settings = prepared_store(tmp_path, name, models=models)
         run_cell(job, settings)
         assert 0 <= store.get("cell", job.key).meta["metrics"]["retain_acc"] <= 1
 

@@ -16,6 +16,7 @@ from unlearnbench.bench.models import build_model
 from unlearnbench.bench.modelspec import create_model_spec
 from unlearnbench.bench.orthogonality import (
     FORMS,
+    CorrelationSum,
     channel_correlation,
     chosen_convolutions,
     convolution_error,
@@ -164,6 +165,16 @@ def test_by_default_stem_shortcuts_and_grouped_convolutions_are_left_out():
     assert chosen_convolutions(plain) == list(plain["features"])[1:]
 
 
+def test_a_small_network_is_not_all_stem():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    assert chosen_convolutions(nn.ModuleDict({"features": net})) == [net[2], net[3]]
+
+
+def test_what_a_network_goes_through_is_no_shortcut():
+    names = names_of(model_of("convnext_atto"), "default")
+    assert "stages.1.downsample.1" in names  # 2x2, on the main path
+
+
 def test_all_adds_the_stem_and_the_shortcuts():
     model = model_of("resnet18")
     default, everything = names_of(model, "default"), names_of(model, "all")
@@ -206,7 +217,7 @@ def test_the_features_of_an_original_are_measured_before_anything_changes_them_i
     """The last norm of a block: its output is added to, and activated, in place."""
     model = trained()
     task = toy_task(METHODS.create("osp"), preparing=True)
-    batch = task.training.subset(torch.arange(64))
+    batch = task.training.subset(torch.arange(64) * len(task.training) // 64)
     found = decorrelation(model, task.training)
     images = next(iter(batch.batches(64))).images
     values = []
@@ -223,6 +234,15 @@ def test_the_features_of_an_original_are_measured_before_anything_changes_them_i
     values = [value for value in values if not math.isnan(value)]
     assert found["feature_correlation"] == pytest.approx(np.mean(values), rel=1e-4)
     assert found["filter_cosine"] == filter_cosine(chosen_convolutions(model))
+
+
+def test_correlation_does_not_depend_on_the_batches():
+    maps = torch.tensor(filters((12, 5, 4, 4))) + 1000  # a large offset
+    total = CorrelationSum()
+    for part in maps.split([1, 4, 7]):
+        total.add(part)
+    assert total.mean() == pytest.approx(channel_correlation(maps), rel=1e-9)
+    assert math.isnan(CorrelationSum().mean())
 
 
 def test_channel_correlation_equals_numpy_and_leaves_out_constant_channels():

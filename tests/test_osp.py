@@ -335,6 +335,21 @@ def test_the_search_takes_the_best_candidate_on_validation_data_and_says_what_it
     assert set(task.served) == {"validation"}
 
 
+def test_with_a_threshold_the_search_varies_the_threshold():
+    _, task = run(OSP(search="best", selection="threshold"))
+    assert task.reported["tau"] in (1.0, 1.5, 2.0, 3.0)
+    assert "rho" not in task.reported
+    assert task.reported["candidates"] == 16
+
+
+def test_a_control_that_draws_wants_a_generator():
+    statistics = ClassStatistics.from_tensors(prepared(OSP()))
+    state = torch.get_rng_state()
+    with pytest.raises(InputError, match="needs a generator"):
+        METHODS.create("random-channels").edit(trained(), statistics, [0])
+    assert torch.equal(state, torch.get_rng_state())
+
+
 def test_the_search_can_end_with_the_first_that_forgets():
     method = OSP(search="first")
     model, task = run(method)

@@ -143,6 +143,14 @@ def features(net, images):
         return net.forward_head(net.forward_features(images), pre_logits=True).double().numpy()
 
 
+def test_a_model_with_gates_is_not_probed_and_says_so(tmp_path):
+    spec = toy_spec(methods=["osp-vanilla[target=gate]"], probes=["divergence"])
+    records = run_sweep(spec, toy_options(tmp_path)).records
+    (gated,) = [record for record in records if record.method == "osp-vanilla"]
+    assert gated.status == "ok"
+    assert "has gates on its activations" in gated.probe["reason"]
+
+
 @pytest.mark.parametrize("method", ["identity", "retrain", "finetune"])
 @pytest.mark.parametrize("share", ["2", "10"])
 def test_recovery_is_what_scikit_learn_finds_on_the_stored_model(swept, method, share):

@@ -103,9 +103,10 @@ def renamed(theirs: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]
 
 
 def unpack(images: Path, cache: Path) -> Path:
-    """The folder of images; a zip file is unpacked once."""
+    """The folder of images, by its name if it is in the cache; a zip file is unpacked once."""
     if images.is_dir():
-        return images.absolute()
+        inside = images.absolute().parent == cache.absolute()
+        return Path(images.name) if inside else images.absolute()
     target = cache / images.stem
     if not target.is_dir():
         partial = target.with_suffix(".partial")  # so that half of them are not taken for all
@@ -113,7 +114,7 @@ def unpack(images: Path, cache: Path) -> Path:
         with zipfile.ZipFile(images) as archive:
             archive.extractall(partial)
         partial.rename(target)
-    return target.absolute()
+    return Path(target.name)
 
 
 def dataset_of(folder: Path, train: Sequence[str], mean: float, std: float, size: int) -> str:
