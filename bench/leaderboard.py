@@ -282,7 +282,8 @@ def _noise_floor(recipe: str, cells: pd.DataFrame) -> dict[str, Any]:
 def _recipe_costs(recipes: Sequence[str], ok: pd.DataFrame) -> pd.DataFrame:
     """What each recipe does to its originals; accuracy and time also against the plain recipe."""
     originals = ok[ok["name"] == "identity"].drop_duplicates(["recipe", "seed"])
-    plain = originals[originals["recipe"].map(is_plain).astype(bool)].set_index("seed")
+    plain = originals[originals["recipe"].map(is_plain).astype(bool)]
+    plain = plain.drop_duplicates("seed").set_index("seed")
     rows = []
     for recipe in recipes:
         cells = originals[originals["recipe"] == recipe].set_index("seed")

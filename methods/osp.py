@@ -45,7 +45,8 @@ class Osp(Unlearner):
     """Train with orthogonal filters, then damp the channels that prefer the forget class.
 
     Attributes:
-        ortho_lambda: Weight of the penalty while the original is trained.
+        ortho_lambda: Weight of the penalty while the original is trained; `cosine`, a mean and
+            not a sum, needs 0.1 to 10 to do anything.
         ortho_form: `so`, `cosine`, `dso`, `srip` or `oconv`; see `bench/orthogonality.py`.
         ortho_layers: Convolutions that are penalised: `default` leaves out the stem, shortcuts of
             1x1 and grouped ones; `all`; `first` of every block; those of the `last_two` stages.

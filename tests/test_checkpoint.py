@@ -33,7 +33,9 @@ CASES = {
     "constant-clipped": (NARROW, PLAIN | {"schedule": "constant", "clip_norm": 0.5}),
     "dropout-sgd": (DROPOUT, PLAIN),
     "dropout-adamw": (DROPOUT, ADAMW),
+    "penalised-undecayed": (NARROW, PLAIN),
 }
+PENALTIES = {"penalised-undecayed": "osp[ortho_schedule=decay,ortho_weight_decay=zero]"}
 
 
 class Killed(Exception):  # noqa: N818 - it is not an error, it is what happens
@@ -63,7 +65,7 @@ def training(case, served=None):
     rng = torch.Generator().manual_seed(11)
     pixels = Pixels(images, "train", CPU)
     pixels.flip, pixels.crop_pad = True, 1
-    recipe = toy_recipe(None, TrainingSettings(**settings))
+    recipe = toy_recipe(PENALTIES.get(case), TrainingSettings(**settings))
     ids = toy_data().split.training[:70]
     examples = ExampleSet("training", pixels, ids, 32, rng, {} if served is None else served)
     return model, examples, recipe, rng

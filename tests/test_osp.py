@@ -280,16 +280,18 @@ def test_several_classes_at_once_are_left_out_of_the_kept():
         assert torch.equal(gates[unit.layer] < 1, score > 0)
 
 
-def test_one_after_the_other_equals_single_requests_that_hand_on_their_statistics():
-    whole, _ = run(OSP(sequential=True), "class[classes=[0,1]]")
+@pytest.mark.parametrize("target", ["bn_affine", "weight", "gate"])
+def test_one_after_the_other_equals_single_requests_that_hand_on_their_statistics(target):
+    method = OSP(target=target)
+    whole, _ = run(OSP(target=target, sequential=True), "class[classes=[0,1]]")
     model = trained()
-    statistics = ClassStatistics.from_tensors(prepared(OSP()))
-    first = OSP().edit(model, statistics, (0,))
+    statistics = ClassStatistics.from_tensors(prepared(method))
+    first = method.edit(model, statistics, (0,))
     assert first.forgotten == (0,)
-    second = OSP().edit(model, first, (1,))
+    second = method.edit(model, first, (1,))
     assert second.forgotten == (0, 1)
     assert same_tensors(whole, model)
-    joint, _ = run(OSP(), "class[classes=[0,1]]")
+    joint, _ = run(method, "class[classes=[0,1]]")
     assert not same_tensors(whole, joint)
 
 

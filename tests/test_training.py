@@ -70,6 +70,20 @@ def test_adamw_takes_step_size_and_decay():
     assert optimizer.param_groups[0]["weight_decay"] == 0.01
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_undecayed_parameters_stay_where_they_have_no_gradient(name):
+    model = linear()
+    weight, bias = (p.detach().clone() for p in model[1].parameters())
+    optimizer = make_optimizer(
+        model, name=name, lr=0.5, momentum=0.0, weight_decay=0.1, undecayed=[model[1].weight]
+    )
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert torch.equal(model[1].weight, weight)
+    torch.testing.assert_close(model[1].bias, bias * (1 - 0.5 * 0.1))
+
+
 def test_frozen_parameters_are_not_optimised():
     model = linear()
     model[1].bias.requires_grad_(False)
