@@ -146,12 +146,23 @@ def chosen_convolutions(model: nn.Module, selection: Selection = "default") -> l
     if selection == "first":
         blocks: dict[str, nn.Conv2d] = {}
         for name, module in kept.items():
-            blocks.setdefault(name.rpartition(".")[0], module)
+            blocks.setdefault(_block_of(name, model), module)
         return list(blocks.values())
     if selection == "last_two":
         late = set(stages(model, last=2))
         return [module for name, module in kept.items() if name in late]
     return list(kept.values())
+
+
+def _block_of(name: str, model: nn.Module) -> str:
+    """The innermost module around a convolution that has another one too."""
+    block = name.rpartition(".")[0]
+    while block:
+        inner = model.get_submodule(block).modules()
+        if sum(isinstance(module, nn.Conv2d) for module in inner) > 1:
+            break
+        block = block.rpartition(".")[0]
+    return block
 
 
 def _is_shortcut(name: str, module: nn.Conv2d) -> bool:

@@ -188,6 +188,9 @@ def test_the_first_of_every_block_and_the_last_two_stages():
     assert names_of(model, "first") == [
         f"layer{stage}.{block}.conv1" for stage in (1, 2, 3, 4) for block in (0, 1)
     ]
+    wrapped = names_of(model_of("regnety_002"), "first")  # `conv1` is a module around `conv`
+    assert wrapped[:2] == ["s1.b1.conv1.conv", "s2.b1.conv1.conv"]
+    assert len(wrapped) == 13
     late = names_of(model, "last_two")
     assert {name.split(".")[0] for name in late} == {"layer3", "layer4"}
     assert len(late) == 8
