@@ -157,13 +157,13 @@ def cli() -> None:
 @_sweep_options
 @_run_options
 def run(**options: Any) -> None:  # noqa: ANN401
-    r"""Run a sweep; without SWEEP, the built-in quickstart.
+    """Run a sweep; without SWEEP, the built-in quickstart.
 
     \b
     unlearnbench run
     unlearnbench run my_sweep.toml --workers 4
     unlearnbench run --dataset cifar10 --model resnet18 --method scrub --method svd
-    """
+    """  # noqa: D301 - click wants the character itself
     with _friendly_errors("interrupted; what is finished is kept, the same command continues."):
         from .runner import plan_sweep, run_sweep
 

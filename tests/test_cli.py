@@ -549,6 +549,7 @@ def test_listings_and_help_load_no_heavy_library(here, args):
 
 def test_help_names_every_option_of_the_issue():
     text = call("run", "--help").stdout
+    assert "\n  unlearnbench run my_sweep.toml --workers 4\n" in text
     for option in ("dataset", "model", "method", "scenario", "seeds", "recipe", "store", "out",
                    "tracking-uri", "workers", "device", "plugin"):  # fmt: skip
         assert f"--{option} " in text
