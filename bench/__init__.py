@@ -20,7 +20,7 @@ from .errors import (
     UnknownNameError,
     UnlearnBenchError,
 )
-from .ranges import Range
+from .ranges import Range, Unsearched, When
 from .record import Record, read_records
 from .registry import DATASETS, METHODS
 from .taskinfo import TaskInfo
@@ -70,6 +70,8 @@ __all__ = [
     "UnlearnBenchError",
     "Unlearner",
     "UnlearningTask",
+    "Unsearched",
+    "When",
     "chosen_convolutions",
     "damp_channels",
     "find_channel_units",

@@ -44,20 +44,45 @@ def _friendly_errors(interrupted: str = "interrupted.") -> Iterator[None]:
 
 
 def _sweep_options(command: F) -> F:
-    """Options that say what to run and where; shared by `run`, `plan` and `request`."""
+    """What to run and where; shared by `run`, `plan` and `request`."""
     options = [
         click.argument("sweep", required=False, type=click.Path(path_type=Path)),
-        click.option("--dataset", multiple=True, help="Dataset, e.g. cifar10. Repeatable."),
-        click.option("--model", multiple=True, help="Any timm architecture. Repeatable."),
         click.option(
             "--method", multiple=True, help='Method, e.g. "scrub[lr=0.001,epochs=5]". Repeatable.'
         ),
+        click.option("--seeds", help="A number n for seeds 0 to n-1, or a list: 0,4,7."),
+        click.option(
+            "--shadows",
+            type=click.IntRange(min=0),
+            help="Shadow models of the U-LIRA attack, an even number; 0 for no attack.",
+        ),
+        click.option(
+            "--probe",
+            multiple=True,
+            help="Look inside the unlearned models: recovery, centres, cka, relearn, divergence "
+            "or all. Repeatable.",
+        ),
+        click.option(
+            "--hyperparameters",
+            type=click.Path(path_type=Path),
+            help="File of hyper-parameters that `unlearnbench tune` found.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return _task_options(command)
+
+
+def _task_options(command: F) -> F:
+    """Data, networks and the like; shared by all commands that unlearn."""
+    options = [
+        click.option("--dataset", multiple=True, help="Dataset, e.g. cifar10. Repeatable."),
+        click.option("--model", multiple=True, help="Any timm architecture. Repeatable."),
         click.option(
             "--scenario",
             multiple=True,
             help='e.g. "class[classes=[3]]", "random[fraction=0.1]", "ids[file=f.json]".',
         ),
-        click.option("--seeds", help="A number n for seeds 0 to n-1, or a list: 0,4,7."),
         click.option(
             "--recipe",
             multiple=True,
@@ -69,17 +94,6 @@ def _sweep_options(command: F) -> F:
             type=click.IntRange(min=0),
             help="Training epochs of originals, retrained and shadow models; 0 takes the weights "
             "of `MODEL[weights=FILE]` as they are.",
-        ),
-        click.option(
-            "--shadows",
-            type=click.IntRange(min=0),
-            help="Shadow models of the U-LIRA attack, an even number; 0 for no attack.",
-        ),
-        click.option(
-            "--probe",
-            multiple=True,
-            help="Look inside the unlearned models: recovery, centres, cka, relearn, divergence "
-            "or all. Repeatable.",
         ),
         click.option(
             "--time-limit",
@@ -193,9 +207,117 @@ def plan(**options: Any) -> None:  # noqa: ANN401
         from .store import Store
 
         spec, where, problems = _read(options)
-        _, _, planned, device = plan_sweep(spec, where, problems, check_models=True)
+        _, _, planned, device = plan_sweep(spec, where, problems, build_models=True)
         workers = count_workers(where.workers, device)
         click.echo(describe_plan(spec, planned, Store(where.store, create=False), workers))
+
+
+@cli.command()
+@click.argument("methods", nargs=-1, required=True)
+@click.option(
+    "--sweep",
+    type=click.Path(path_type=Path),
+    help="Sweep file whose data, training and so on to take.  [default: the quickstart]",
+)
+@_task_options
+@click.option("--trials", type=click.IntRange(min=1), help="Trials of every method.  [default: 30]")
+@click.option(
+    "--development-models",
+    type=click.IntRange(min=1),
+    help="Originals, trained for tuning alone, on which a trial is run.  [default: 2]",
+)
+@click.option(
+    "--objective",
+    multiple=True,
+    type=click.Choice(["retain", "forget", "seconds", "balance"]),
+    help="What to make best; several give a front.  [default: retain, forget, seconds]",
+)
+@click.option(
+    "--track",
+    type=click.Choice(["validation", "oracle"]),
+    help="oracle compares with retrained models, which nobody has who needs unlearning.  "
+    "[default: validation]",
+)
+@click.option(
+    "--search",
+    multiple=True,
+    metavar="NAME=VALUES",
+    help='Where to search instead: "lr=[0.001,0.1]", "optimizer=[sgd,adamw]". Repeatable.',
+)
+@click.option("--sampler", type=click.Choice(["tpe", "nsgaii", "gp", "random"]), help="Optuna's.")
+@click.option("--seed", type=click.IntRange(min=0), help="Draws the trials.  [default: 0]")
+@click.option(
+    "--storage",
+    envvar="UNLEARNBENCH_STORAGE",
+    show_envvar=True,
+    help="Where studies are kept, for several processes or machines: a file NAME.log, sqlite:///…, "
+    "postgresql://…, mysql://… or grpc://HOST:PORT.  [default: the store]",
+)
+@click.option("--study", help="Name of the study.  [default: made of what it is of]")
+@_run_options
+def tune(methods: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
+    """Search hyper-parameters of METHODS, on originals and images that no sweep is judged by.
+
+    
+    unlearnbench tune scrub --trials 30
+    unlearnbench tune svd "finetune[epochs=5]" --sweep my_sweep.toml --objective balance
+
+    What is set in brackets is not searched. The result, `tuned.toml`, is for
+    `unlearnbench run --hyperparameters`.
+    """  # noqa: D301 - click wants the character itself
+    with _friendly_errors("interrupted; finished trials are kept, the same command continues."):
+        from .runner import check_models, count_workers, plan_sweep
+        from .study_report import study_table
+        from .tracking_uri import redact
+        from .tuned_sweep import FILE, StudyOptions, tune_sweep
+
+        settings = {
+            "trials": options.pop("trials"),
+            "development_models": options.pop("development_models"),
+            "objectives": list(options.pop("objective")) or None,
+            "track": options.pop("track"),
+            "sampler": options.pop("sampler"),
+            "seed": options.pop("seed"),
+            "time_limit_s": options["time_limit"],
+        }
+        absent = dict.fromkeys(("seeds", "shadows", "hyperparameters"))
+        given = {"method": methods, "probe": (), **absent, **options}
+        spec, where, problems = _read(given, {k: v for k, v in settings.items() if v is not None})
+        with problems.noted():
+            narrowed = _narrowed(options["search"])
+        sweep, data, _, device = plan_sweep(spec, where, problems)
+        with redirect_stdout(sys.stderr):
+            check_models(sweep, data)
+            workers = count_workers(where.workers, device)
+            wishes = StudyOptions(options["storage"], options["study"], narrowed)
+            _, studies = tune_sweep(sweep, data, device, where.store, where.out, workers, wishes)
+        if not studies:
+            raise InputError(
+                f"there is nothing to tune: {', '.join(f'`{m}`' for m in methods)} declare no "
+                "search ranges, or serve none of the scenarios."
+            )
+        for study in studies:
+            click.echo(study_table(study) + "\n")
+        click.echo(f"Hyper-parameters: {where.out / FILE}")
+        address = studies[0].optuna.address
+        click.echo(f"Studies: optuna-dashboard {redact(address)}")
+        if any(study.tuned.tuning is None or study.tuned.tuning.reason for study in studies):
+            sys.exit(SOME_FAILED)
+
+
+def _narrowed(texts: tuple[str, ...]) -> dict[str, Any]:
+    """Read what `--search` says."""
+    from .spec_string import parse_spec
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        try:
+            found |= parse_spec(f"search[{text}]").params
+        except InputError:
+            raise InputError(
+                f"`--search` is written `NAME=[LOW,HIGH]` or `NAME=[CHOICE,CHOICE]`; got `{text}`."
+            ) from None
+    return found
 
 
 @cli.command()
@@ -272,8 +394,13 @@ def leaderboard(folder: Path) -> None:
         click.echo(f"Leaderboard: {folder / 'leaderboard.html'}")
 
 
-def _read(options: dict[str, Any]) -> tuple[SweepSpec, RunOptions, Problems]:
-    """Read the sweep file and lay the command line over it; and note what is wrong with both."""
+def _read(
+    options: dict[str, Any], tune: dict[str, Any] | None = None
+) -> tuple[SweepSpec, RunOptions, Problems]:
+    """Read the sweep file and lay the command line over it; and note what is wrong with both.
+
+    With settings of tuning, the sweep is one for `tune` alone.
+    """
     from .runner import RunOptions
     from .spec_string import split_specs
     from .sweep import read_sweep
@@ -292,13 +419,22 @@ def _read(options: dict[str, Any]) -> tuple[SweepSpec, RunOptions, Problems]:
         overrides["time_limit_s"] = options["time_limit"]
     if options["probe"]:
         overrides["probes"] = list(options["probe"])
+    if options["hyperparameters"] is not None:
+        overrides["hyperparameters"] = str(options["hyperparameters"])
+    if tune is not None:
+        overrides |= {"tune": tune, "ulira": {}, "probes": []}
+        overrides |= {"name": "tune", "hyperparameters": None}
     if options["name"] is not None:
         overrides["name"] = options["name"]
-    elif path is None and (
-        overrides
-        or options["plugin"]
-        or options["epochs"] is not None
-        or options["shadows"] is not None
+    elif (
+        tune is None
+        and path is None
+        and (
+            overrides
+            or options["plugin"]
+            or options["epochs"] is not None
+            or options["shadows"] is not None
+        )
     ):
         overrides["name"] = "custom"
     try:

@@ -33,6 +33,7 @@ from .jobs import (
     ProbeJob,
     ScoreJob,
     ShadowJob,
+    TrialJob,
     WorkerSettings,
 )
 
@@ -96,7 +97,7 @@ def execute(
     Yields:
         One outcome for every job, as they end.
     """
-    lanes: _Lanes = _Processes(settings, workers) if workers else _Here(settings)
+    lanes = open_lanes(settings, workers)
     by_key = {job.key: job for job in jobs}
     waiting = list(jobs)
     pending = {product for job in jobs for product in job.makes}
@@ -132,12 +133,22 @@ def execute(
         raise
 
 
+def open_lanes(settings: WorkerSettings, workers: int) -> Lanes:
+    """Where jobs run, for whoever decides as he goes which come next.
+
+    Args:
+        settings: Given to every worker.
+        workers: Processes at a time; 0 runs the jobs here.
+    """
+    return _Processes(settings, workers) if workers else _Here(settings)
+
+
 def _waits_for(job: Job) -> tuple[str, ...]:
     """What must have been made, or have failed, before a job starts."""
     return (*job.needs, *job.after) if isinstance(job, ProbeJob) else job.needs
 
 
-class _Lanes(ABC):
+class Lanes(ABC):
     """Where jobs run."""
 
     @abstractmethod
@@ -156,7 +167,7 @@ class _Lanes(ABC):
         """End all jobs at once."""
 
 
-class _Here(_Lanes):
+class _Here(Lanes):
     """Jobs one after the other in this process."""
 
     def __init__(self, settings: WorkerSettings) -> None:
@@ -172,7 +183,7 @@ class _Here(_Lanes):
         return [_run(self._queue.pop(0), self._settings)] if self._queue else []
 
 
-class _Processes(_Lanes):
+class _Processes(Lanes):
     """A fresh process with a pipe of its own for every job, from a server that has torch loaded.
 
     Not a pool: when workers of a pool die in quick succession, it can give up as a whole.
@@ -310,6 +321,10 @@ def _work(job: Job, settings: WorkerSettings) -> float:
         from .probing import run_probe
 
         return run_probe(job, settings)
+    if isinstance(job, TrialJob):
+        from .trial import run_trial
+
+        return run_trial(job, settings)
     assert isinstance(job, ScoreJob)
     from .scoring import run_score
 

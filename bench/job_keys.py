@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .dataset import ImageData
-from .jobs import CellJob, OriginalJob, PluginText, ProbeJob, RecipeText
+from .jobs import CellJob, OriginalJob, PluginText, ProbeJob, RecipeText, TrialJob
 from .keys import content_key, digest_bytes
 from .modelspec import ModelSpec
 from .probes import PROBE_VERSION
@@ -17,6 +19,7 @@ from .unlearner import Unlearner
 TRAINING_VERSION = 1  # raise it when training code changes what an original becomes
 CELL_VERSION = 3  # raise it when metrics or the conduct of a cell change
 PREPARED_VERSION = 1  # raise it when tools that methods prepare with compute something else
+TRIAL_VERSION = 1  # raise it when what is measured of a trial changes
 MARGIN_VERSION = 1  # raise it when what is read from a shadow model changes
 
 
@@ -124,6 +127,12 @@ def probe_job(
     if reference is not None:
         key = content_key("probe-compared", cell=cell.key, reference=reference.key, **by)
     return ProbeJob(key, own, cell, reference, probes, anchor)
+
+
+def trial_job(cells: Sequence[CellJob]) -> TrialJob:
+    """What a worker needs to run a trial on all its development originals."""
+    key = content_key("trial", version=TRIAL_VERSION, cells=[cell.key for cell in cells])
+    return TrialJob(key, tuple(cells))
 
 
 def _training(images: ImageData, model: ModelSpec, recipe: Recipe) -> dict[str, object]:

@@ -294,6 +294,31 @@ class ProbeJob:
         return () if self.reference is None else (self.reference.key,)
 
 
+@dataclass(frozen=True, eq=False)
+class TrialJob:
+    """Unlearn development originals with one setting of a method, and measure without test data.
+
+    Attributes:
+        key: Content key of the figures.
+        cells: One forget request on one development original each, all with the same method.
+    """
+
+    noun: ClassVar[str] = "the trial"
+
+    key: str
+    cells: tuple[CellJob, ...]
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """The figures."""
+        return (self.key,)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The development originals."""
+        return tuple(dict.fromkeys(cell.original.key for cell in self.cells))
+
+
 @dataclass(frozen=True)
 class WorkerSettings:
     """What is the same for all jobs of a sweep.

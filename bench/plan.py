@@ -17,6 +17,7 @@ from .registry import METHODS
 from .scenario import ForgetRequest, Scenario, Split, split_validation
 from .sweep import Sweep
 from .taskinfo import TaskInfo
+from .tuned import Tuning
 from .unlearner import Unlearner
 
 REFERENCES = ("identity", "retrain")
@@ -50,6 +51,7 @@ class Cell:
         seed: Seed of the cell.
         job: What a worker needs to run it.
         skip: Reasons why the method declines; empty if it runs.
+        tuning: How the method's hyper-parameters were found; None if they were not searched.
         retrained: Key of the cell with the retrained model of the same seed.
         attack: Key of the attack on its method and forget request; empty if there is none.
         probe: Key of the job that probes it; empty if there is none.
@@ -68,6 +70,7 @@ class Cell:
     retrained: str
     attack: str = ""
     probe: str = ""
+    tuning: Tuning | None = None
 
     @property
     def label(self) -> str:
@@ -143,7 +146,7 @@ def make_plan(
                         f"forget set from `{loaded.dataset.spec}`; keep one of them."
                     )
                 for model in sweep.models:
-                    table = _Table(sweep, loaded, model, scenario, request, device, banks)
+                    table = Table(sweep, loaded, model, scenario, request, device, banks)
                     cells += table.cells()
                     attacks |= {attack.key: attack for attack in table.attacks.values()}
     if problems is None:
@@ -193,7 +196,7 @@ def _probed(cells: list[Cell], probes: tuple[str, ...]) -> tuple[list[Cell], dic
 
 
 @dataclass(frozen=True, eq=False)
-class _Table:
+class Table:
     """One dataset, architecture and scenario, whose cells are compared with each other."""
 
     sweep: Sweep
@@ -207,14 +210,29 @@ class _Table:
 
     def cells(self) -> list[Cell]:
         """References of every recipe that is used, then the methods; each cell once."""
-        wanted = [(m, r) for m in self.sweep.methods for r in self.sweep.recipes_of(m)]
-        used = {r.name: r for m, r in wanted if not self.skip_reasons(m, r)}
+        wanted = [
+            (*self.tuned(m, r), r) for m in self.sweep.methods for r in self.sweep.recipes_of(m)
+        ]
+        used = {r.name: r for m, _, r in wanted if not self.skip_reasons(m, r)}
         references = [METHODS.get(name).create({}) for name in REFERENCES]
-        wanted = [(m, r) for r in used.values() for m in references] + wanted
-        found = [self.cell(m, r, seed) for m, r in wanted for seed in self.sweep.spec.seeds]
+        wanted = [(m, None, r) for r in used.values() for m in references] + wanted
+        seeds = self.sweep.spec.seeds
+        found = [self.cell(m, r, seed, tuning) for m, tuning, r in wanted for seed in seeds]
         return list({cell.key: cell for cell in found}.values())
 
-    def cell(self, method: Unlearner, recipe: Recipe, seed: int) -> Cell:
+    def tuned(self, method: Unlearner, recipe: Recipe) -> tuple[Unlearner, Tuning | None]:
+        """The method with the hyper-parameters that were found for it, if any were."""
+        return self.sweep.hyperparameters.of(
+            method,
+            self.loaded.dataset.spec,
+            str(self.model),
+            recipe.name,
+            self.request.kind,
+        )
+
+    def cell(
+        self, method: Unlearner, recipe: Recipe, seed: int, tuning: Tuning | None = None
+    ) -> Cell:
         """Lay out one cell."""
         spec = self.sweep.spec
         original = original_job(
@@ -247,6 +265,7 @@ class _Table:
             skip=skip,
             retrained=retrained.key,
             attack="" if skip else self.attack(method, recipe),
+            tuning=tuning,
         )
 
     def attack(self, method: Unlearner, recipe: Recipe) -> str:

@@ -51,6 +51,8 @@ class Record(BaseModel):
         retain_size: Examples in the retain set.
         method: Registered name of the method.
         hyperparameters: All hyper-parameters, defaults included.
+        tuning: How the hyper-parameters were found and what that cost, as in `Tuning`; empty if
+            they were written by hand.
         seed: Seed of the cell; cells of one seed share original and retrained model.
         status: `ok`, `failed` or `skipped`.
         reason: Why it failed or was skipped; None when ok.
@@ -120,6 +122,7 @@ class Record(BaseModel):
     retain_size: Annotated[int, Field(ge=0)]
     method: str
     hyperparameters: dict[str, Any] = {}
+    tuning: dict[str, Any] = {}
     seed: int
     status: Status
     reason: str | None = None

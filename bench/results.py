@@ -94,7 +94,8 @@ def _attack(
         return {}, {}
     bank = {"bank": plan.attacks[cell.attack].bank.hash}
     if score is not None:
-        return score["metrics"], score["attack"] | bank
+        track = {"tuning_track": cell.tuning.track} if cell.tuning is not None else {}
+        return score["metrics"], score["attack"] | bank | track
     return {}, bank | {"reason": reason} if reason else {}
 
 
@@ -150,5 +151,8 @@ def _record(spec: SweepSpec, cell: Cell, **content: Any) -> Record:  # noqa: ANN
         method=cell.method.name,
         hyperparameters=cell.method.params,
         seed=cell.seed,
+        tuning={}
+        if cell.tuning is None
+        else cell.tuning.model_dump(mode="json", exclude_none=True),
         **content,
     )

@@ -82,7 +82,7 @@ def plan_sweep(
     options: RunOptions,
     problems: Problems | None = None,
     *,
-    check_models: bool = False,
+    build_models: bool = False,
 ) -> tuple[Sweep, list[LoadedData], Plan, str]:
     """Resolve a spec, load its data and lay out its cells, without training anything.
 
@@ -90,7 +90,7 @@ def plan_sweep(
         spec: The sweep.
         options: Where and how.
         problems: What is known to be wrong already; raised together with the rest.
-        check_models: Build every architecture, which takes timm's import.
+        build_models: Build every architecture, which takes timm's import.
 
     Raises:
         InputError: For all that is wrong with the spec or its data, together.
@@ -107,8 +107,8 @@ def plan_sweep(
         with problems.noted():
             data.append(load_data(dataset, options.data_root, spec.validation_fraction))
     plan = make_plan(sweep, data, device, problems)
-    if problems or check_models:
-        _check_models(sweep, data, problems)
+    if problems or build_models:
+        check_models(sweep, data, problems)
     problems.raise_any()
     return sweep, data, plan, device
 
@@ -126,13 +126,17 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
         start_server()  # there will be work: load torch there while we load it here
     sweep, data, plan, device = plan_sweep(spec, options)
     workers = count_workers(options.workers, device)
+    if spec.tune is not None:
+        check_models(sweep, data)
+        from .tuned_sweep import tune_sweep
+
+        sweep, _ = tune_sweep(sweep, data, device, options.store, options.out, workers)
+        plan = make_plan(sweep, data, device)
     work = find_work(plan, Store(options.store, create=False), workers)
     if work:
         if workers:
             start_server()
-        problems = Problems()
-        _check_models(sweep, data, problems)
-        problems.raise_any()
+        check_models(sweep, data)
     store = Store(options.store)  # from here on there are no mistakes left to report
     store.tidy()
     _check_writable(options.out)
@@ -371,12 +375,24 @@ def _labels(plan: Plan, work: Work) -> dict[str, str]:
     return labels | {job.key: of_cell[job.cells[0].key] for job in work.unlearnings}
 
 
-def _check_models(sweep: Sweep, data: Sequence[LoadedData], problems: Problems) -> None:
-    """Build every architecture once for every dataset, so that a bad one is known at once."""
+def check_models(
+    sweep: Sweep, data: Sequence[LoadedData], problems: Problems | None = None
+) -> None:
+    """Build every architecture once for every dataset, so that a bad one is known at once.
+
+    Args:
+        sweep: The sweep.
+        data: Its datasets, loaded.
+        problems: Where to note what is wrong; without it, it is raised.
+
+    Raises:
+        InputError: For every architecture that cannot be built, together.
+    """
     from .models import build_model, check_name, head_is_fresh
 
+    noted = Problems() if problems is None else problems
     for model in sweep.models:
-        with problems.noted():
+        with noted.noted():
             check_name(model)
             for loaded in data:
                 images = loaded.images
@@ -388,6 +404,8 @@ def _check_models(sweep: Sweep, data: Sequence[LoadedData], problems: Problems) 
                         f"for the {images.num_classes} classes of `{loaded.dataset.spec}`; "
                         "train for at least 1 epoch."
                     )
+    if problems is None:
+        noted.raise_any()
 
 
 def _check_writable(out: Path) -> None:

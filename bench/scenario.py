@@ -19,6 +19,7 @@ from .errors import DataError, InputError, UnknownNameError
 from .keys import content_key, derive_seed
 from .plugin import Plugin
 from .spec_string import parse_spec
+from .unlearner import Scope
 
 REQUEST_SCHEMA = "unlearnbench.forget-request/1"
 
@@ -71,6 +72,11 @@ class ForgetRequest:
     forget: Ids
     retain: Ids
     classes: tuple[int, ...]
+
+    @property
+    def kind(self) -> Scope:
+        """`class` for whole classes, `sample` for any other forget set."""
+        return "class" if self.classes else "sample"
 
     @cached_property
     def hash(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -32,6 +32,8 @@ from .recipe import PLAIN, Recipe, TrainingSettings, create_recipe, recipe_of
 from .registry import DATASETS, METHODS, load_plugin_files
 from .scenario import IdsScenario, Scenario, create_scenario
 from .spec_string import format_spec, parse_spec
+from .tuned import Hyperparameters, read_tuned
+from .tuning_settings import TuneSettings
 from .ulira_settings import UliraSettings
 from .unlearner import Unlearner
 
@@ -73,7 +75,10 @@ class SweepSpec(BaseModel):
         probes: What to look for inside the unlearned models, which must be kept for it: `all`, or
             some of `recovery`, `centres`, `cka`, `relearn`, `divergence`; see `probes`.
         plugins: Python files with further methods or datasets.
+        hyperparameters: A file of hyper-parameters that were found before, for the methods that it
+            names; see `tuned`.
         training: Settings of the training loop.
+        tune: Tune all methods before they are run, with the same number of trials each.
         ulira: The membership-inference attack: number of shadow models and how to score.
     """
 
@@ -91,7 +96,9 @@ class SweepSpec(BaseModel):
     save_models: bool = True
     probes: Annotated[tuple[str, ...], BeforeValidator(chosen_probes)] = ()
     plugins: Annotated[list[Path], BeforeValidator(_as_list)] = []
+    hyperparameters: Path | None = None
     training: TrainingSettings = TrainingSettings()
+    tune: TuneSettings | None = None
     ulira: UliraSettings = UliraSettings()
 
     @field_validator("probes")
@@ -115,6 +122,7 @@ class Sweep:
     scenarios: list[Scenario]
     methods: list[Unlearner]
     recipes: list[Recipe | None]
+    hyperparameters: Hyperparameters = Hyperparameters()
 
     def recipes_of(self, method: Unlearner) -> list[Recipe]:
         """The recipes that a method runs on; None in `recipes` stands for its own.
@@ -219,6 +227,11 @@ def resolve(spec: SweepSpec, problems: Problems | None = None) -> Sweep:
             spec.recipes, lambda text: None if text == AUTO else create_recipe(text, spec.training)
         ),
     )
+    if spec.hyperparameters is not None:
+        with noted.noted():
+            sweep = replace(
+                sweep, hyperparameters=Hyperparameters(read_tuned(spec.hyperparameters))
+            )
     for sentence in _contradictions(sweep):
         noted.note(InputError(sentence))
     if problems is None:
@@ -228,6 +241,11 @@ def resolve(spec: SweepSpec, problems: Problems | None = None) -> Sweep:
 
 def _contradictions(sweep: Sweep) -> Iterator[str]:
     """What is wrong with parts that are each right by themselves."""
+    if sweep.spec.tune is not None and sweep.spec.hyperparameters is not None:
+        yield (
+            f"`tune` would find hyper-parameters, but they are to be taken from "
+            f"`{sweep.spec.hyperparameters}`; drop one of the two."
+        )
     digests: dict[str, str] = {}
     for model in sweep.models:
         if model.weights is None:
@@ -299,6 +317,8 @@ def _anchor(content: dict[str, Any], folder: Path) -> None:
     def model(text: Any) -> Any:  # noqa: ANN401
         return file_in(text, "model", "weights")
 
+    if "hyperparameters" in content:
+        content["hyperparameters"] = plugin(content["hyperparameters"])
     ulira = content.get("ulira")
     tables = [
         (content, "plugins", plugin),

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ..bench import DeclinedError, FineTuning, Range, Unlearner
+from ..bench import DeclinedError, FineTuning, Range, Unlearner, Unsearched, When
 
 if TYPE_CHECKING:
     import torch
@@ -104,18 +104,20 @@ class Osp(Unlearner):
     finetune_lr: Annotated[float, Field(gt=0), Range(1e-3, 1e-1, log=True)] = 0.01
     samples_per_class: Annotated[int, Field(ge=1), Range(8, 128)] = 64
     statistic: Literal["max", "mean", "rms"] = "max"
-    units: Literal["conv", "mlp", "both"] = "conv"
+    units: Annotated[Literal["conv", "mlp", "both"], Unsearched()] = "conv"
     score: Literal["diff", "dprime", "margin", "tfidf"] = "diff"
-    pooling: Literal["mean", "max"] = "mean"
+    pooling: Annotated[Literal["mean", "max"], Unsearched()] = "mean"
     selection: Literal["layer", "global", "threshold"] = "layer"
-    rho: Annotated[float, Field(ge=0, le=1), Range(0.05, 0.4)] = 0.25
-    tau: Annotated[float, Field(ge=0), Range(1, 3)] = 2.0
+    rho: Annotated[
+        float, Field(ge=0, le=1), Range(0.05, 0.4), When(selection=("layer", "global"))
+    ] = 0.25
+    tau: Annotated[float, Field(ge=0), Range(1, 3), When(selection="threshold")] = 2.0
     stages: Literal["all", "last_two", "last"] = "all"
     strength: Literal["rank", "constant", "proportional"] = "rank"
     q_min: Annotated[float, Field(ge=0, le=1), Range(0.25, 1)] = 0.5
     target: Literal["bn_affine", "weight", "gate"] = "bn_affine"
-    sequential: bool = False
-    search: Literal["off", "best", "first"] = "off"
+    sequential: Annotated[bool, Unsearched()] = False
+    search: Annotated[Literal["off", "best", "first"], Unsearched()] = "off"
 
     # --- phase A: the orthogonal recipe ------------------------------------------------------
 

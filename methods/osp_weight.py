@@ -9,8 +9,9 @@ Cost: that of `osp`.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from ..bench import Unsearched
 from .osp import Osp
 
 
@@ -20,4 +21,4 @@ class OspWeight(Osp):
     name: ClassVar[str] = "osp-weight"
     variant_of: ClassVar[str | None] = "osp"
 
-    target: Literal["bn_affine", "weight", "gate"] = "weight"
+    target: Annotated[Literal["bn_affine", "weight", "gate"], Unsearched()] = "weight"

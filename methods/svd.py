@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
 from pydantic import Field
 
-from ..bench import DeclinedError, Range, Unlearner
+from ..bench import DeclinedError, Range, Unlearner, Unsearched
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,10 +63,10 @@ class Svd(Unlearner):
     grid_forget: Annotated[tuple[Alpha, ...], Field(min_length=1)] = (1, 3, 10, 30, 100)
     retain_samples: Annotated[int, Field(ge=1), Range(90, 990)] = 900
     forget_samples: Annotated[int, Field(ge=1), Range(90, 900)] = 900
-    sequential: bool = False
+    sequential: Annotated[bool, Unsearched()] = False
     max_patches: Annotated[int, Field(ge=1)] | None = None
-    crop3k: bool = False
-    augmented: bool = False
+    crop3k: Annotated[bool, Unsearched()] = False
+    augmented: Annotated[bool, Unsearched()] = False
 
     def unlearn(self, model: nn.Module, task: UnlearningTask) -> nn.Module:
         """Project every convolution and linear layer at once; class by class if sequential."""

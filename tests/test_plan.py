@@ -296,7 +296,7 @@ def test_the_plan_estimates_time_from_what_the_store_has_timed(tmp_path):
 
 
 def test_planning_writes_nothing(tmp_path):
-    plan_sweep(toy_spec(methods=["finetune"]), toy_options(tmp_path), check_models=True)
+    plan_sweep(toy_spec(methods=["finetune"]), toy_options(tmp_path), build_models=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -305,7 +305,7 @@ def test_planning_can_check_the_models():
     options = replace(toy_options(Path("unused")), device="cpu")
     plan_sweep(spec, options)
     with pytest.raises(InputError) as caught:
-        plan_sweep(spec, options, check_models=True)
+        plan_sweep(spec, options, build_models=True)
     assert len(caught.value.sentences) == 2
     assert "`resnet18[depth=3]`" in caught.value.sentences[0]
 

@@ -1,0 +1,68 @@
+"""What a worker does with a trial: unlearn development originals, and measure without test data.
+
+Images of the test set are taken out before anything else happens, so that neither the method nor
+the measuring can reach them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from statistics import fmean
+
+from .dataset import ImageData
+from .datastore import get_images
+from .evaluate import outputs_on
+from .jobs import CellJob, TrialJob, WorkerSettings
+from .objectives import tuning_figures
+from .store import Store
+from .training import check_finite
+from .workbench import Workbench, begin
+
+KIND = "trial"
+
+
+def run_trial(job: TrialJob, settings: WorkerSettings) -> float:
+    """Run a trial on all its development originals and store means, unless they are there.
+
+    Returns:
+        Seconds spent preparing, unlearning and measuring.
+
+    Raises:
+        DivergedError: If an unlearned model or its outputs are not finite.
+        Exception: Whatever the method raises.
+    """
+    store = begin(settings)
+    with store.lock(KIND, job.key):
+        if store.has(KIND, job.key):
+            return 0.0
+        began = time.perf_counter()
+        found = [_run(store, cell, settings) for cell in job.cells]
+        busy_s = time.perf_counter() - began
+        names = set.intersection(*(set(figures) for figures in found))
+        means = {name: fmean(figures[name] for figures in found) for name in sorted(names)}
+        store.put(KIND, job.key, {"figures": means, "busy_s": busy_s})
+        return busy_s
+
+
+def without_test(data: ImageData) -> ImageData:
+    """The same images but for the test set; they keep the name of the whole."""
+    blind = replace(data, test_images=data.test_images[:0], test_labels=data.test_labels[:0])
+    blind.__dict__["digest"] = data.digest  # a cached property; splits are drawn by it
+    return blind
+
+
+def _run(store: Store, cell: CellJob, settings: WorkerSettings) -> dict[str, float]:
+    """Figures of one development original, with `unlearn_s` and `prepare_s`."""
+    data = without_test(get_images(store, cell.original.data))
+    workbench = Workbench(store, cell, settings, data)
+    workbench.warm_up()
+    prepared = workbench.prepare()
+    outcome = workbench.unlearn(prepared.tensors)
+    check_finite(outcome.model)
+    sets = {
+        "forget": workbench.train_set("forget", workbench.request.forget),
+        "validation": workbench.train_set("validation", workbench.split.validation),
+    }
+    figures = tuning_figures(outputs_on(outcome.model, sets), workbench.request.classes)
+    return figures | {"unlearn_s": outcome.unlearn_s, "prepare_s": prepared.prepare_s}

@@ -1,0 +1,95 @@
+"""Tunes the methods of a sweep, and leaves behind what people read and use again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .datastore import put_images
+from .environment import threads
+from .errors import InputError
+from .jobs import WorkerSettings
+from .plan import LoadedData
+from .store import Store
+from .study_report import write_study
+from .sweep import Sweep
+from .tuned import Hyperparameters, write_tuned
+from .tuning import Study, tune
+from .tuning_target import find_targets
+
+FILE = "tuned.toml"
+FOLDER = "tuning"
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What a person may ask of studies, beside what stands in a sweep.
+
+    Attributes:
+        storage: Address of a storage; None for journals in the store.
+        study: Name of the study, where there is one.
+        narrowed: Ranges and choices in place of those that methods declare.
+    """
+
+    storage: str | None = None
+    study: str | None = None
+    narrowed: Mapping[str, Any] | None = None
+
+
+def tune_sweep(
+    sweep: Sweep,
+    data: Sequence[LoadedData],
+    device: str,
+    store: Path,
+    out: Path,
+    workers: int,
+    options: StudyOptions = StudyOptions(),
+) -> tuple[Sweep, list[Study]]:
+    """Tune all methods of a sweep that have something to tune.
+
+    Args:
+        sweep: The sweep, which says how (`tune`).
+        data: Its datasets, loaded.
+        device: Torch's name of the device.
+        store: Root of the store.
+        out: Folder for `tuned.toml` and a folder of tables and figures for each study.
+        workers: Processes at a time.
+        options: Further wishes.
+
+    Returns:
+        The sweep with what was found, and the studies.
+
+    Raises:
+        InputError: If something is wrong with a space, a storage or the validation set.
+    """
+    settings = sweep.spec.tune
+    assert settings is not None
+    targets = find_targets(sweep, data, device, settings, options.narrowed)
+    if options.study is not None and len(targets) != 1:
+        raise InputError(
+            f"`--study {options.study}` names one study, but there are {len(targets)}: one for "
+            "every dataset, architecture, recipe, kind of forget set and method; name one of each."
+        )
+    opened = Store(store)
+    for loaded in data:
+        put_images(opened, loaded.images)
+    worker = WorkerSettings(
+        store=str(store),
+        plugins=tuple(map(str, sweep.spec.plugins)),
+        device=device,
+        threads=threads(),
+    )
+    done: list[Study] = []
+
+    def keep(study: Study) -> None:
+        done.append(study)
+        write_study(study, out / FOLDER / study.optuna.name)
+        write_tuned(out / FILE, [each.tuned for each in done])
+
+    tune(
+        targets, opened, worker, workers, storage=options.storage, name=options.study, finished=keep
+    )
+    found = Hyperparameters(study.tuned for study in done)
+    return replace(sweep, hyperparameters=found), done
