@@ -205,11 +205,14 @@ def plan(**options: Any) -> None:  # noqa: ANN401
         from .planview import describe_plan
         from .runner import count_workers, plan_sweep
         from .store import Store
+        from .tuning_target import find_targets
 
         spec, where, problems = _read(options)
-        _, _, planned, device = plan_sweep(spec, where, problems, build_models=True)
+        sweep, data, planned, device = plan_sweep(spec, where, problems, build_models=True)
         workers = count_workers(where.workers, device)
-        click.echo(describe_plan(spec, planned, Store(where.store, create=False), workers))
+        targets = [] if spec.tune is None else find_targets(sweep, data, device, spec.tune)
+        store = Store(where.store, create=False)
+        click.echo(describe_plan(spec, planned, store, workers, targets))
 
 
 @cli.command()
@@ -264,7 +267,7 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
 
     What is set in brackets is not searched. The result, `tuned.toml`, is for
     `unlearnbench run --hyperparameters`.
-    """  # noqa: D301 - click wants the character itself
+    """
     with _friendly_errors("interrupted; finished trials are kept, the same command continues."):
         from .runner import check_models, count_workers, plan_sweep
         from .study_report import study_table

@@ -68,7 +68,7 @@ def tuning_figures(
                 figures[name] = float(held_out.hits[part].mean())
         return figures
     figures["val_retain_acc"] = float(held_out.hits.mean())
-    same = torch.isin(held_out.labels, forget.labels.unique())
+    same = torch.isin(held_out.labels, torch.unique(forget.labels))
     if bool(same.any()):
         losses = [
             torch.nn.functional.cross_entropy(

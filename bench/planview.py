@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from .cost import estimate
 from .plan import Cell, Plan
 from .store import Store
 from .sweep import SweepSpec
+from .tuning_target import Target
 from .work import Work, banks_of, find_work
 
 UNITS = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
 
 
-def describe_plan(spec: SweepSpec, plan: Plan, store: Store, workers: int) -> str:
+def describe_plan(
+    spec: SweepSpec, plan: Plan, store: Store, workers: int, targets: Sequence[Target] = ()
+) -> str:
     """List the cells with their state, and count what would be trained.
 
     Args:
         spec: The sweep.
-        plan: Its cells.
+        plan: Its cells, with the hyper-parameters that are known.
         store: Where results may be already.
         workers: Processes at a time.
+        targets: What would be tuned before, which changes the hyper-parameters.
     """
     work = find_work(plan, store, workers)
     to_do = {job.key for job in work.cells}
@@ -51,12 +55,28 @@ def describe_plan(spec: SweepSpec, plan: Plan, store: Store, workers: int) -> st
         f"Sweep {spec.name}: {len(plan.cells)} cells; "
         + ", ".join(f"{counts[s]} {s}" for s in ("to run", "done", "skipped") if counts[s])
         + ".",
+        *_tuning(spec, targets),
         _trainings(spec, len(work.originals), retrains, len(to_run) - retrains),
         *_attacks(plan, work),
         *_probes(spec, plan, work),
         *_cost(plan, work, store, workers),
     ]
     return "\n".join(lines[1:])
+
+
+def _tuning(spec: SweepSpec, targets: Sequence[Target]) -> list[str]:
+    """What tuning adds before anything else."""
+    if spec.tune is None:
+        return []
+    settings = spec.tune
+    originals = {job.key for target in targets for job in target.originals}
+    unlearnings = len(targets) * settings.trials * settings.development_models
+    return [
+        f"Tuning comes first: {len(targets)} studies of {settings.trials} trials each on "
+        f"{settings.development_models} development models; would train at most {len(originals)} "
+        f"of these, and unlearn at most {unlearnings} times. The methods above are shown as "
+        "written; they will run with what is found."
+    ]
 
 
 def _trainings(spec: SweepSpec, originals: int, retrains: int, unlearnings: int) -> str:

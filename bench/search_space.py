@@ -87,7 +87,7 @@ class SearchSpace:
         self._fixed = dict(fixed or {})
         self._base = method.create(self._fixed)
         narrowed = narrowed or {}
-        wrong = [
+        wrong: list[InputError] = [
             UnknownNameError(f"hyper-parameter of `{method.name}`", name, method.model_fields)
             for name in narrowed
             if name not in method.model_fields

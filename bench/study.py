@@ -30,7 +30,6 @@ from .study_storage import open_storage
 from .tuning_settings import SamplerName, TuneSettings
 
 if TYPE_CHECKING:
-    import optuna
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial, Trial
 
@@ -89,7 +88,11 @@ class TuningStudy:
         self._alive = FileLock(self._lock_path(self._id))
         self._alive.acquire()
         self._running: dict[int, Trial] = {}
-        directions = ["maximize" if MAXIMISED[o] else "minimize" for o in settings.objectives]
+        direction = optuna.study.StudyDirection
+        directions = [
+            direction.MAXIMIZE if MAXIMISED[name] else direction.MINIMIZE
+            for name in settings.objectives
+        ]
         with FileLock(folder / f"{name}.lock"):
             self.study = optuna.create_study(
                 storage=self._storage, study_name=name, directions=directions, load_if_exists=True
@@ -226,7 +229,7 @@ class TuningStudy:
             path.unlink(missing_ok=True)
             return True
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-        return time.time() - trial.user_attrs.get(SEEN_AT, began) > DEAD_S
+        return time.time() - float(trial.user_attrs.get(SEEN_AT, began)) > DEAD_S
 
     def _beat(self) -> None:
         """Body of the thread that gives signs of life."""
@@ -234,7 +237,7 @@ class TuningStudy:
             for trial in list(self._running.values()):
                 try:
                     trial.set_user_attr(SEEN_AT, time.time())
-                except Exception:  # noqa: S112 - ended meanwhile, or the storage is away for a moment
+                except Exception:
                     continue
 
     def _lock_path(self, tuner: str) -> Path:

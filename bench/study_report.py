@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from tabulate import tabulate
 
-from .objectives import MAXIMISED, front, rule
+from .objectives import front, rule
 from .study import BUSY_S, FIGURES, REASON, TuningStudy
 from .tablecell import significant
 
 if TYPE_CHECKING:
-    import optuna
+    from optuna.trial import FrozenTrial
 
     from .tuning import Study
-
-# what Optuna's figures are drawn of, by the name of the file
-FIGURE_NAMES = ("history", "importance", "parallel", "front")
 
 
 def study_table(study: Study) -> str:
@@ -69,8 +66,8 @@ def write_study(study: Study, folder: Path) -> None:
     (folder / "front.md").write_text(study_table(study) + "\n", encoding="utf-8")
     if len(study.points) < 2:
         return
-    for name, draw in _figures(study.optuna.study, study.target.settings.objectives).items():
-        _save(draw, folder / name)
+    for name, draw in _figures(study).items():
+        _save(draw, folder / name, len(study.target.space.dimensions))
 
 
 def _trials(tuned: TuningStudy) -> pd.DataFrame:
@@ -90,41 +87,77 @@ def _trials(tuned: TuningStudy) -> pd.DataFrame:
     )
 
 
-def _figures(study: optuna.Study, objectives: Sequence[str]) -> dict[str, Callable[[], Any]]:
-    """What to draw, by the name of the file."""
+def _figures(study: Study) -> dict[str, Callable[[], Any]]:
+    """What to draw, by the name of the file; the front is ours, the others are Optuna's."""
     from optuna.visualization import matplotlib as drawing
 
-    first = objectives[0]
-    aimed: dict[str, Any] = {"target_name": first}
+    objectives, known = study.target.settings.objectives, study.optuna.study
+    aimed: dict[str, Any] = {"target_name": objectives[0]}
     if len(objectives) > 1:
-        aimed["target"] = lambda trial: trial.values[0]
+        # one number is drawn, and Optuna takes it for a loss
+        aimed = {"target": _loss, "target_name": "1 - retain x forget"}
     figures: dict[str, Callable[[], Any]] = {
-        "history": lambda: drawing.plot_optimization_history(study, **aimed),
-        "importance": lambda: drawing.plot_param_importances(study, **aimed),
-        "parallel": lambda: drawing.plot_parallel_coordinate(study, **aimed),
+        "history": lambda: drawing.plot_optimization_history(known, **aimed),
+        "importance": lambda: drawing.plot_param_importances(known, **aimed),
+        "parallel": lambda: drawing.plot_parallel_coordinate(known, **aimed),
     }
-    if 2 <= len(objectives) <= 3:
-        figures["front"] = lambda: drawing.plot_pareto_front(study, target_names=list(objectives))
+    if len(objectives) > 1:
+        figures["front"] = lambda: _draw_front(study)
     return figures
 
 
-def _save(draw: Callable[[], Any], path: Path) -> None:
-    """Draw with Optuna, which has no figure of a study where all trials are alike."""
+def _loss(trial: FrozenTrial) -> float:
+    figures = trial.user_attrs[FIGURES]
+    return 1 - float(figures["retain"] * figures["forget"])
+
+
+def _draw_front(study: Study) -> None:
+    """Retain against forget, the front filled, the chosen trial in a ring, seconds as colour."""
+    import seaborn as sns
+    from matplotlib import pyplot as plt
+
+    best = {p.number for p in front(study.points, study.target.settings.objectives)}
+    data = pd.DataFrame(study.points).assign(
+        state=["on the front" if p.number in best else "other trials" for p in study.points]
+    )
+    axes = sns.scatterplot(
+        data, x="forget", y="retain", hue="seconds", style="state", palette="viridis", s=60,
+        markers={"on the front": "o", "other trials": "X"},
+    )  # fmt: skip
+    tuning = study.tuned.tuning
+    chosen = data[data["number"] == (tuning.trial if tuning else None)]
+    axes.scatter(
+        chosen["forget"], chosen["retain"], s=220, facecolors="none", edgecolors="black",
+        label="chosen",
+    )  # fmt: skip
+    if tuning is not None and tuning.original_retain is not None:
+        axes.axhline(tuning.original_retain, color="grey", ls="--", label="before unlearning")
+    axes.set(xlabel="forget (1 is best)", ylabel="retain (1 is best)")
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    plt.gcf().set_size_inches(7, 4.5)
+
+
+def _save(draw: Callable[[], Any], path: Path, dimensions: int) -> None:
+    """Draw; Optuna has no figure of a study where all trials are alike."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
     with warnings.catch_warnings(), mpl.rc_context():
         warnings.simplefilter("ignore")
         mpl.use("agg")
+        mpl.rcParams["svg.hashsalt"] = path.name  # the same trials give the same bytes
+        mpl.rcParams["figure.figsize"] = (max(7.0, 1.5 * dimensions), 4.5)
         try:
             draw()
+            for kind in ("svg", "png"):
+                known = {"Date": None} if kind == "svg" else None
+                plt.gcf().savefig(
+                    path.with_suffix(f".{kind}"), bbox_inches="tight", dpi=150, metadata=known
+                )
         except (ValueError, RuntimeError, ZeroDivisionError):
             return
         finally:
-            figure = plt.gcf()
-        for kind in ("svg", "png"):
-            figure.savefig(path.with_suffix(f".{kind}"), bbox_inches="tight", dpi=150)
-        plt.close("all")
+            plt.close("all")
 
 
 def _kind(kind: str) -> str:

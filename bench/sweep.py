@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from dataclasses import field as declared_field
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -122,7 +123,7 @@ class Sweep:
     scenarios: list[Scenario]
     methods: list[Unlearner]
     recipes: list[Recipe | None]
-    hyperparameters: Hyperparameters = Hyperparameters()
+    hyperparameters: Hyperparameters = declared_field(default_factory=Hyperparameters)
 
     def recipes_of(self, method: Unlearner) -> list[Recipe]:
         """The recipes that a method runs on; None in `recipes` stands for its own.

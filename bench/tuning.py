@@ -80,7 +80,7 @@ def tune(
                     target.space,
                     storage,
                     folder,
-                )  # fmt: skip
+                )
             )
         failures = _make_ready(targets, store, worker, workers)
         done = []
@@ -167,9 +167,12 @@ def _run(
             bar.update()
 
     with tqdm(
-        total=target.settings.trials, initial=study.taken(), unit="trial", disable=None,
+        total=target.settings.trials,
+        initial=study.taken(),
+        unit="trial",
+        disable=None,
         desc=study.name,
-    ) as bar:  # fmt: skip
+    ) as bar:
         while True:
             while len(waiting) < width and (trial := study.ask()) is not None:
                 try:

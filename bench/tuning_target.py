@@ -73,8 +73,9 @@ class Target:
 
     @property
     def references(self) -> dict[str, TrialJob]:
-        """What trials are compared with, by name: the originals; on the oracle track also models
-        that are retrained from them.
+        """What trials are compared with: the originals; the oracle track has retrained models too.
+
+        By the name of the method that makes them.
         """
         names = ("identity", "retrain") if self.settings.track == "oracle" else ("identity",)
         return {name: self.trial(METHODS.get(name).create({})) for name in names}
@@ -198,6 +199,14 @@ def _targets(
                         kinds.setdefault(request.kind, []).append(request)
                 for kind, served in kinds.items():
                     yield Target(
-                        loaded, model, recipe, kind, tuple(served), method, space, settings,
-                        device, sweep.spec.validation_fraction,
-                    )  # fmt: skip
+                        loaded,
+                        model,
+                        recipe,
+                        kind,
+                        tuple(served),
+                        method,
+                        space,
+                        settings,
+                        device,
+                        sweep.spec.validation_fraction,
+                    )
