@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from .errors import InputError
 from .keys import derive_seed
 from .objectives import MAXIMISED, Point
 from .search_space import SearchSpace
-from .study_storage import open_storage
+from .study_storage import experimental, open_storage
 from .tuning_settings import SamplerName, TuneSettings
 
 if TYPE_CHECKING:
@@ -113,7 +112,8 @@ class TuningStudy:
         """Describe a study that is new; its first trial has the method's defaults."""
         for name, value in {KEY: key, **about}.items():
             self.study.set_user_attr(name, value)
-        self.study.set_metric_names(list(self._settings.objectives))
+        with experimental():
+            self.study.set_metric_names(list(self._settings.objectives))
         defaults = self._space.defaults()
         if defaults:
             self.study.enqueue_trial(defaults)
@@ -254,8 +254,7 @@ def make_sampler(name: SamplerName, seed: int) -> BaseSampler:
     import optuna
 
     samplers = optuna.samplers
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with experimental():
         if name == "random":
             return samplers.RandomSampler(seed=seed)
         if name == "nsgaii":

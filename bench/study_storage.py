@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +49,7 @@ def open_storage(address: str | None, folder: Path, name: str) -> tuple[BaseStor
     try:
         if address.startswith("grpc://"):
             return _proxy(address), address
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with experimental():
             return optuna.storages.RDBStorage(address), address
     except InputError:
         raise
@@ -57,22 +60,41 @@ def open_storage(address: str | None, folder: Path, name: str) -> tuple[BaseStor
         ) from None
 
 
+@contextmanager
+def experimental() -> Iterator[None]:
+    """Use what Optuna calls experimental, without its saying so each time."""
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
 def _journal(path: Path) -> tuple[BaseStorage, str]:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    if path.suffix != ".log":
-        raise InputError(f"`{path}` is no storage of studies; {ALLOWED}")
+    # Optuna's lock is a link to it; if that led nowhere, a dead process's would never be broken
+    file = path.absolute()
     try:
-        return JournalStorage(JournalFileBackend(str(path))), str(path)
+        if path.suffix != ".log":
+            raise InputError(f"`{path}` is no storage of studies; {ALLOWED}")
+        if file.exists() and file.stat().st_size:
+            with file.open(encoding="utf-8") as lines:
+                json.loads(lines.readline())["op_code"]  # else Optuna would write into any file
+        storage = JournalStorage(JournalFileBackend(str(file)))
+        storage.get_all_studies()  # reads it
     except OSError as error:
         raise InputError(
             f"the storage `{path}` cannot be opened ({error.strerror}); {ALLOWED}"
         ) from None
-    except ValueError:
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError):
         raise InputError(
             f"the storage `{path}` is no journal of Optuna's, or is damaged; {ALLOWED}"
         ) from None
+    return storage, str(file)
 
 
 def _proxy(address: str) -> BaseStorage:
@@ -82,6 +104,11 @@ def _proxy(address: str) -> BaseStorage:
     match = re.fullmatch(r"grpc://([^:/]+):(\d+)/?", address)
     if match is None:
         raise InputError(f"`{address}` is no address of a proxy; {ALLOWED}")
+    if find_spec("grpc") is None:
+        raise InputError(
+            f"the storage `{address}` needs the package `grpcio`; "
+            'install it with `pip install "unlearnbench[grpc]"`.'
+        )
     host, port = match[1], int(match[2])
     try:
         socket.create_connection((host, port), ANSWER_S).close()
@@ -89,8 +116,7 @@ def _proxy(address: str) -> BaseStorage:
         raise InputError(
             f"the storage `{address}` cannot be reached ({describe(error)}); {ALLOWED}"
         ) from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna calls it experimental
+    with experimental():
         storage = GrpcStorageProxy(host=host, port=port)
     storage.wait_server_ready(timeout=ANSWER_S)
     return storage

@@ -10,6 +10,8 @@ import time
 from dataclasses import replace
 from statistics import fmean
 
+import numpy as np
+
 from .dataset import ImageData
 from .datastore import get_images
 from .evaluate import outputs_on
@@ -47,7 +49,9 @@ def run_trial(job: TrialJob, settings: WorkerSettings) -> float:
 
 def without_test(data: ImageData) -> ImageData:
     """The same images but for the test set; they keep the name of the whole."""
-    blind = replace(data, test_images=data.test_images[:0], test_labels=data.test_labels[:0])
+    # new arrays, for a slice would lead to the whole
+    none = np.empty((0, *data.test_images.shape[1:]), dtype=np.uint8)
+    blind = replace(data, test_images=none, test_labels=np.empty(0, dtype=np.int64))
     blind.__dict__["digest"] = data.digest  # a cached property; splits are drawn by it
     return blind
 

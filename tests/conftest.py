@@ -17,6 +17,12 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def tracking_uri(tmp_path_factory):
+    """One MLflow database for a file of tests, since it takes a second to make."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
 @pytest.fixture
 def plugin(tmp_path):
     """Write a plug-in file; what is loaded from it is forgotten after the test.

@@ -77,12 +77,6 @@ def source(body, *, name="bad", fields=""):
     return HEAD + PICKY + METHOD.format(cls="Bad", name=name, fields=fields, body=body)
 
 
-@pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory):
-    """One MLflow database for all, since it takes a second to make."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-
-
 @pytest.fixture
 def run(tmp_path, plugin, tracking_uri):
     """Run one sweep in this process; returns its records by (method, recipe, seed)."""

@@ -65,12 +65,6 @@ FIGURES = ("probe/", "cka_", "relearn/", "js/", "zrf")
 
 
 @pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory):
-    """One MLflow database for all, since it takes a second to make."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-
-
-@pytest.fixture(scope="module")
 def plugins(tmp_path_factory):
     path = tmp_path_factory.mktemp("plugins") / "probed.py"
     path.write_text(PLUGIN)

@@ -59,12 +59,6 @@ def _forgetful():
         yield
 
 
-@pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory):
-    """One MLflow database for all, since it takes a second to make."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-
-
 def moody(mood, forget_sum=0):
     return {"name": "moody", "mood": mood, "forget_sum": forget_sum, "training_size": 80}
 
