@@ -4,8 +4,9 @@
     python tests/benchmarks/class_tables.py results/osp_ablations --by-class
 
 The first table has means over classes and seeds, with the sample standard deviation over classes
-and the worst class, medians of AIN and seconds, and the highest memory while unlearning; `--by-class` adds the accuracy on the test
-images of every forgotten class. Numbers are rounded here and nowhere else.
+and the worst class, medians of AIN and seconds, and the highest memory while unlearning;
+`--by-class` adds the accuracy on the test images of every forgotten class. Numbers are rounded
+here and nowhere else.
 """
 
 from __future__ import annotations

@@ -248,8 +248,8 @@ def main(
         }
         worst = max(differences, key=differences.get)
         click.echo(
-            f"\n{theirs / ours:.1f} times faster by the clock, {their_work / work:.1f} in seconds of "
-            f"the processor; peak {other / peak:.1f} times less memory "
+            f"\n{theirs / ours:.1f} times faster by the clock, {their_work / work:.1f} in seconds "
+            f"of the processor; peak {other / peak:.1f} times less memory "
             f"({its / own:.1f} times less beside libraries); largest relative difference of a "
             f"weight {differences[worst]:.1e} ({worst})."
         )
