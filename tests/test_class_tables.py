@@ -31,7 +31,8 @@ def record(method, label, *, forgotten, kept, seed=0, seconds=1.0, probe=None, a
         sweep="s", key=f"{method}{label}{seed}", dataset="d", model="m", recipe="plain",
         scenario=f"class[classes=[{label}]]", forget_request=f"{label}", forget_size=1,
         retain_size=9, method=method, hyperparameters={}, seed=seed, status="ok",
-        metrics=metrics, times={"unlearn_s": seconds}, **content,
+        metrics=metrics, times={"unlearn_s": seconds, "prepare_s": 0.5},
+        peak_memory_bytes=2**31, **content,
     )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def test_means_are_over_classes_and_the_worst_class_stands_beside():
     line = next(line for line in text.splitlines() if "| `m` |" in line)
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         "`plain`", "`m`", "20.0 ± 14.1", "30.0", "45.0 ± 7.1", "40.0", "75.0", "50.0 ± 35.4",
-        "1.50", "3.00", NONE, "2",
+        "1.50", "3.00", NONE, NONE, "0.500", "2048", "2",
     ]  # fmt: skip
     assert "| `plain` | `m` | 10.0 | 30.0 |" in text
 

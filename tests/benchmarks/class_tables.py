@@ -4,8 +4,9 @@
     python tests/benchmarks/class_tables.py results/osp_ablations --by-class
 
 The first table has means over classes and seeds, with the sample standard deviation over classes
-and the worst class, and medians of AIN and seconds; `--by-class` adds the accuracy on the test
-images of every forgotten class. Numbers are rounded here and nowhere else.
+and the worst class, medians of AIN and seconds, and the highest memory while unlearning;
+`--by-class` adds the accuracy on the test images of every forgotten class. Numbers are rounded
+here and nowhere else.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ HEADS = {
     "probe": "probe %",
     "ain": "AIN",
     "seconds": "unlearn s",
+    "statistics": "statistics s",
     "search": "search s",
+    "prepare": "prepare s",
+    "memory": "MiB",
     "cells": "cells",
 }
 
@@ -72,6 +76,7 @@ def line_of(group: pd.DataFrame) -> dict[str, str]:
     by_class = group.groupby("scenario")[["test_forget_acc", "test_retain_acc", "probe"]].mean()
     forgotten, kept = by_class["test_forget_acc"], by_class["test_retain_acc"]
     probe = by_class["probe"].dropna()
+    peak = group["peak_memory_bytes"].max()
     return {
         "forgotten": spread(forgotten),
         "worst": f"{100 * forgotten.max():.1f}",
@@ -81,7 +86,10 @@ def line_of(group: pd.DataFrame) -> dict[str, str]:
         "probe": spread(probe) if len(probe) else NONE,
         "ain": f"{group['ain'].median():.2f}" if group["ain"].notna().any() else NONE,
         "seconds": seconds(group["unlearn_s"]),
+        "statistics": seconds(group["statistics_s"]),
         "search": seconds(group["search_s"]),
+        "prepare": seconds(group["prepare_s"].replace(0, float("nan"))),
+        "memory": NONE if pd.isna(peak) else f"{peak / 2**20:.0f}",
         "cells": str(len(group)),
     }
 
