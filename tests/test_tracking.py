@@ -28,6 +28,7 @@ from unlearnbench.bench.tracking import Tracker, check_uri
 
 SWEEP = "quick start"
 SPEC = {"name": SWEEP, "seeds": 2}
+DESCRIPTION = {"spec": SPEC, "plan": {"cells": []}}
 DEAD = "http://127.0.0.1:9"  # the discard port: nothing listens
 SCORES = "5c0e" * 8
 FIGURES = {
@@ -154,7 +155,7 @@ def store(migrated, tmp_path):
 def log(store, records, uri=None, files=(), summary=None, banks=()):
     """Run one whole sweep through a tracker of its own."""
     tracker = Tracker(uri, store, SWEEP)
-    tracker.start(SPEC)
+    tracker.start(DESCRIPTION)
     for bank in banks:
         tracker.log_bank(bank)
     for record in records:
@@ -411,12 +412,12 @@ def test_many_parameters_long_values_and_odd_names_are_taken(store):
 def test_a_cell_that_mlflow_refuses_does_not_keep_the_others_out(store, caplog):
     refused = make_record(0, metrics=make_record().metrics | {"/../x": 0.5})
     tracker = Tracker(None, store, SWEEP)
-    tracker.start(SPEC)
+    tracker.start(DESCRIPTION)
     for record in (refused, make_record(1)):
         tracker.log(record)
     assert not tracker.finish([], {})
     assert [run.data.tags["seed"] for run in runs_of(tracker)] == ["1"]
-    assert "lacks 1 of the runs or score files: scrub seed 0 was refused" in caplog.text
+    assert "lacks 1 of the runs, score files or models: scrub seed 0 was refused" in caplog.text
     assert not tracker.is_current([refused])
 
 
@@ -525,12 +526,12 @@ def test_scores_that_cannot_be_read_cost_a_warning_and_no_run(store, caplog, dam
         put_scores(store).write_bytes(b"junk")
     records = [make_attacked(seed) for seed in range(2)]
     tracker = Tracker(None, store, SWEEP)
-    tracker.start(SPEC)
+    tracker.start(DESCRIPTION)
     for record in records:
         tracker.log(record)
     assert not tracker.finish([], {})
     (warning,) = our_warnings(caplog)
-    assert "lacks 1 of the runs or score files" in warning
+    assert "lacks 1 of the runs, score files or models" in warning
     assert damage in warning
     assert [run.data.metrics["ulira.privacy/acc"] for run in runs_of(tracker)] == [0.75, 0.75]
     assert not tracker.is_current(records)
@@ -696,7 +697,7 @@ def unfinished(uri, store, caplog):
     """Log to something that does not work; return the seconds it took and the warning."""
     tracker = Tracker(uri, store, SWEEP)
     began = time.monotonic()
-    tracker.start(SPEC)
+    tracker.start(DESCRIPTION)
     tracker.log_bank(make_bank())
     tracker.log(make_record())
     assert not tracker.finish([], {})
@@ -743,7 +744,7 @@ def test_a_sweep_that_another_process_is_logging_is_left_to_it(store, caplog, mo
     log(store, [make_record()])
     with FileLock(memory_file(store).with_suffix(".lock")):
         tracker = Tracker(None, store, SWEEP)
-        tracker.start(SPEC)
+        tracker.start(DESCRIPTION)
         tracker.log(make_record(1))
         assert not tracker.finish([], {})
     assert "another process is logging the same sweep" in caplog.text
@@ -761,7 +762,7 @@ def test_a_sweep_that_another_process_is_logging_is_left_to_it(store, caplog, mo
 )
 def test_secrets_show_nowhere(uri, secret, tmp_path, caplog, capfd):
     tracker = Tracker(uri, tmp_path, SWEEP)
-    tracker.start({"tracking_uri": uri})
+    tracker.start({"spec": {"tracking_uri": uri}})
     assert not tracker.finish([], {})
     shown = caplog.text + "".join(capfd.readouterr()) + tracker.ui_command() + repr(tracker)
     shown += "".join(p.read_text() + p.name for p in tmp_path.rglob("*") if p.is_file())
@@ -773,7 +774,7 @@ def test_secrets_show_nowhere(uri, secret, tmp_path, caplog, capfd):
 def test_secrets_do_not_reach_the_spec_in_mlflow(store, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0k3n")
     tracker = Tracker(None, store, SWEEP)
-    tracker.start({"tracking_uri": "http://ann:s3cr3t@host", "token": "t0k3n"})
+    tracker.start({"spec": {"tracking_uri": "http://ann:s3cr3t@host", "token": "t0k3n"}})
     assert tracker.finish([], {})
     (parent,) = runs_of(tracker, "sweep")
     spec = json.loads(artifact(tracker, parent, "spec.json"))
@@ -921,7 +922,7 @@ def test_a_real_server_that_goes_down_in_the_middle_is_completed_by_the_next_run
     server = Server(tmp_path, database)
     tracker = Tracker(server.uri, tmp_path / "store", SWEEP)
     with server:
-        tracker.start(SPEC)
+        tracker.start(DESCRIPTION)
         for record in records[:2]:
             tracker.log(record)
         deadline = time.monotonic() + 60
