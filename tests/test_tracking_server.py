@@ -274,9 +274,8 @@ def test_sync_again_doubles_nothing(swept):
 def test_sync_from_a_copy_of_the_results_completes_the_same_runs(swept, tmp_path, caplog):
     """On another machine, say, which can reach the server, and which has no store."""
     before = {run.info.run_id for run in runs_of(swept.server.uri)}
-    done = call_in(
-        tmp_path, "sync", swept.results, "--tracking-uri", swept.server.uri, "--store", "here"
-    )
+    options = ["--tracking-uri", swept.server.uri, "--store", "here"]
+    done = call_in(tmp_path, "sync", swept.results, *options)
     assert done.exit_code == 1  # the score arrays are not here
     assert "are not in the store" in caplog.text
     assert {run.info.run_id for run in runs_of(swept.server.uri)} == before
@@ -364,11 +363,12 @@ def test_credentials_of_mlflow_work_and_show_nowhere(swept, tmp_path, credential
 
 
 def test_a_wrong_experiment_is_named_with_those_that_there_are(swept, tmp_path):
-    done = call_in(tmp_path, "leaderboard", "--from-mlflow", swept.server.uri, "--experiment", "toi")  # fmt: skip
+    ask = ["leaderboard", "--from-mlflow", swept.server.uri, "--experiment"]
+    done = call_in(tmp_path, *ask, "toi")
     assert done.exit_code == 2
     assert "there is no experiment `toi`" in done.stderr
     assert "did you mean `toy`?" in done.stderr
-    empty = call_in(tmp_path, "leaderboard", "--from-mlflow", swept.server.uri, "--experiment", "Default")  # fmt: skip
+    empty = call_in(tmp_path, *ask, "Default")
     assert empty.exit_code == 2
     assert "holds no cells of a sweep" in empty.stderr
 
