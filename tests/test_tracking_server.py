@@ -54,7 +54,7 @@ name = "toy"
 datasets = ["{TINY}"]
 models = ["{MODEL}"]
 scenarios = ["random[fraction=0.2]"]
-methods = ["finetune[epochs=2]", "osp", "gated"]
+methods = ["osp", "gated"]
 seeds = 2
 plugins = ["gated.py"]
 
@@ -65,8 +65,7 @@ lr = 0.05
 """
 ATTACK = """
 [ulira]
-shadows = 6
-redraws = 20
+shadows = 4
 """
 
 
@@ -202,13 +201,13 @@ def test_the_sweep_goes_on_without_its_server_and_says_so_once(swept):
     assert "Traceback" not in swept.err
     assert "`unlearnbench sync results/toy` does it" in swept.err
     statuses = [record.status for record in swept.records]
-    assert (statuses.count("ok"), statuses.count("skipped"), len(statuses)) == (8, 2, 10)
-    assert 2 <= len(swept.before) < 10
+    assert (statuses.count("ok"), statuses.count("skipped"), len(statuses)) == (6, 2, 8)
+    assert 2 <= len(swept.before) < 8
 
 
 def test_sync_completes_mlflow_with_what_the_records_say(swept):
     assert swept.synced.returncode == 0, swept.synced.stderr
-    assert "MLflow holds 10 cells and 1 shadow banks" in swept.synced.stdout
+    assert "MLflow holds 8 cells and 1 shadow banks" in swept.synced.stdout
     parent, runs = check_that_mlflow_is_what_the_records_are(swept)
     (bank,) = read_banks(swept.results)
     (bank_run,) = runs_of(swept.server.uri, "bank")
@@ -219,8 +218,9 @@ def test_sync_completes_mlflow_with_what_the_records_say(swept):
     attacked = next(r for r in swept.records if r.method == "gated")
     scores = f"ulira/{attacked.attack['scores']}.safetensors"
     assert scores in files_of(uri, parent, "ulira")
-    metrics = runs[attacked.key].data.metrics
-    assert metrics["ulira.privacy/acc"] == attacked.metrics["ulira.privacy/acc"]
+    figures = {name: value for name, value in attacked.metrics.items() if name.startswith("rmia")}
+    assert figures
+    assert figures.items() <= runs[attacked.key].data.metrics.items()
 
 
 def test_the_parent_run_holds_spec_plan_environment_and_leaderboard(swept):
@@ -229,11 +229,7 @@ def test_the_parent_run_holds_spec_plan_environment_and_leaderboard(swept):
     for name in ("spec", "plan", "environment"):
         text = text_of(uri, parent, f"{name}.json")
         assert text == (swept.results / f"{name}.json").read_text()
-    assert json.loads(text_of(uri, parent, "spec.json"))["methods"] == [
-        "finetune[epochs=2]",
-        "osp",
-        "gated",
-    ]
+    assert json.loads(text_of(uri, parent, "spec.json"))["methods"] == ["osp", "gated"]
     plan = json.loads(text_of(uri, parent, "plan.json"))
     assert [cell["key"] for cell in plan["cells"]] == [record.key for record in swept.records]
     environment = json.loads(text_of(uri, parent, "environment.json"))
@@ -241,7 +237,7 @@ def test_the_parent_run_holds_spec_plan_environment_and_leaderboard(swept):
     names = {"leaderboard.md", "leaderboard.csv", "leaderboard.html", "records.jsonl",
              "banks.jsonl"}  # fmt: skip
     assert files_of(uri, parent, "leaderboard") == {f"leaderboard/{name}" for name in names}
-    assert parent.data.metrics["cells_ok"] == 8
+    assert parent.data.metrics["cells_ok"] == 6
 
 
 def test_the_examples_of_a_cell_are_dataset_inputs(swept):
@@ -284,13 +280,13 @@ def test_sync_from_a_copy_of_the_results_completes_the_same_runs(swept, tmp_path
 
 def test_the_leaderboard_from_the_server_is_that_from_the_records(swept):
     tables = call_in(swept.folder, "leaderboard", "results/toy")
-    fetched = call_in(swept.folder, "leaderboard", "there", "--from-mlflow", swept.server.uri,
+    fetched = call_in(swept.folder, "leaderboard", "fetched", "--from-mlflow", swept.server.uri,
                     "--experiment", "toy")  # fmt: skip
     assert fetched.exit_code == 0, fetched.stderr
-    assert fetched.stdout.replace("there", "results/toy") == tables.stdout
+    assert fetched.stdout.replace("Leaderboard: fetched", "Leaderboard: results/toy") == tables.stdout
     for name in ("records.jsonl", "banks.jsonl", "leaderboard.md", "leaderboard.csv",
                  "leaderboard.html"):  # fmt: skip
-        there = (swept.folder / "there" / name).read_bytes()
+        there = (swept.folder / "fetched" / name).read_bytes()
         assert there == (swept.results / name).read_bytes(), name
 
 
@@ -298,7 +294,7 @@ def test_unlearned_models_are_logged_on_request_and_load(swept, tmp_path):
     from mlflow.artifacts import download_artifacts
     from mlflow.models import ModelSignature
 
-    run = next(r for r in runs_of(swept.server.uri) if r.data.tags["method"] == "finetune")
+    run = next(r for r in runs_of(swept.server.uri) if r.data.tags["method"] == "retrain")
     assert files_of(swept.server.uri, run) == {"record.json"}
     done = sync(swept, "--log-models")
     assert done.exit_code == 0, done.stderr
