@@ -362,6 +362,8 @@ def _read(options: dict[str, Any]) -> tuple[SweepSpec, RunOptions, Problems]:
         or options["shadows"] is not None
     ):
         overrides["name"] = "custom"
+    if options.get("log_models"):
+        overrides["save_models"] = True  # what is not kept cannot be logged
     try:
         spec = read_sweep(
             path,

@@ -22,7 +22,7 @@ from unlearnbench.bench.sweep_files import read_description
 from unlearnbench.bench.tracking import Tracker
 from unlearnbench.bench.tracking_layout import ChildRun
 
-from .commands import call
+from .commands import TOY, call
 from .toys import same_tensors, toy_options, toy_spec
 
 DEAD = "http://127.0.0.1:9"  # the discard port: nothing listens
@@ -120,6 +120,15 @@ def test_models_are_logged_on_request_and_what_is_missing_is_said(here, caplog):
     assert "is not in the store, run the sweep again with `--log-models`" in caplog.text
     logged = list((here / "mlartifacts").rglob("model/model.safetensors"))
     assert len(logged) == len(records) - 1
+
+
+def test_run_keeps_and_logs_the_models_when_asked(here):
+    (here / "toy.toml").write_text("save_models = false\n" + TOY)
+    done = call("run", "toy.toml", "--name", "asked", "--workers", 0, "--log-models")
+    assert done.exit_code == 0, done.stderr
+    asked = here / ".unlearnbench" / "mlartifacts" / "asked"
+    assert len(list(asked.rglob("model/model.json"))) == 2  # of `identity` and `retrain`
+    assert not list((here / ".unlearnbench" / "mlartifacts" / "toy").rglob("model/*"))
 
 
 def test_a_card_and_its_weights_are_the_unlearned_model(here, tmp_path):

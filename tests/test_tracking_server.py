@@ -283,7 +283,9 @@ def test_the_leaderboard_from_the_server_is_that_from_the_records(swept):
     fetched = call_in(swept.folder, "leaderboard", "fetched", "--from-mlflow", swept.server.uri,
                     "--experiment", "toy")  # fmt: skip
     assert fetched.exit_code == 0, fetched.stderr
-    assert fetched.stdout.replace("Leaderboard: fetched", "Leaderboard: results/toy") == tables.stdout
+    assert (
+        fetched.stdout.replace("Leaderboard: fetched", "Leaderboard: results/toy") == tables.stdout
+    )
     for name in ("records.jsonl", "banks.jsonl", "leaderboard.md", "leaderboard.csv",
                  "leaderboard.html"):  # fmt: skip
         there = (swept.folder / "fetched" / name).read_bytes()
