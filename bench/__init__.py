@@ -20,6 +20,7 @@ from .errors import (
     UnknownNameError,
     UnlearnBenchError,
 )
+from .model_card import load_model
 from .ranges import Range, Unsearched, When
 from .record import Record, read_records
 from .registry import DATASETS, METHODS
@@ -76,6 +77,7 @@ __all__ = [
     "damp_channels",
     "find_channel_units",
     "is_exact",
+    "load_model",
     "measure_classes",
     "orthogonality_penalty",
     "read_records",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from .course import Course, spread
 from .environment import describe_environment
 from .evaluate import outputs_on
 from .jobs import CellJob, WorkerSettings
@@ -38,7 +39,11 @@ def run_cell(job: CellJob, settings: WorkerSettings) -> float:
         whole = time.perf_counter()
         workbench.warm_up()
         prepared = workbench.prepare()
-        outcome = workbench.unlearn(prepared.tensors)
+        some = spread(workbench.request.forget)
+        course = Course(
+            lambda: workbench.train_set("forget", some), workbench.recipe.settings.batch_size
+        )
+        outcome = workbench.unlearn(prepared.tensors, course.epoch_done)
         began = time.perf_counter()
         check_finite(outcome.model)
         metrics = _measure(workbench, outcome.model)
@@ -58,6 +63,7 @@ def run_cell(job: CellJob, settings: WorkerSettings) -> float:
             "method_info": outcome.reported,
             "model_info": workbench.model_info,
             "environment": describe_environment(settings.device),
+            "course": _course(workbench, course),
         }
         if there:
             store.drop("cell", job.key)
@@ -77,6 +83,12 @@ def _measure(workbench: Workbench, model: nn.Module) -> dict[str, float]:
     outputs = outputs_on(model, sets)
     found = accuracy_splits(outputs, request.classes)
     return found | single_model_attacks(outputs, request.classes)
+
+
+def _course(workbench: Workbench, course: Course) -> dict[str, list[float]]:
+    """The course of unlearning; the control that leaves the original as it is shows its course."""
+    identity = workbench.method.name == "identity"
+    return workbench.original_course if identity else course.as_dict()
 
 
 def _sum(*counts: Mapping[str, int]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ class Checkpoint:
 
     Attributes:
         before_s: Seconds that the epochs restored by `resume` took.
+        losses: Mean loss of every epoch, as far as the training loop notes it here; those of
+            the epochs restored come first.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Checkpoint:
         self._rngs = [rng] if isinstance(rng, torch.Generator) else list(rng)
         self._began = self._written = time.monotonic()
         self.before_s = 0.0
+        self.losses: list[float] = []
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Restore what the file holds, if there is one that fits.
@@ -66,6 +70,7 @@ class Checkpoint:
         if "rng.cuda" in held:
             torch.cuda.set_rng_state(held["rng.cuda"])
         self.before_s = float(about["seconds"])
+        self.losses = json.loads(about.get("losses", "[]"))
         self._began = time.monotonic()
         return int(about["epochs"])
 
@@ -112,6 +117,7 @@ class Checkpoint:
             cpu = {name: t.detach().cpu().contiguous().clone() for name, t in held.items()}
             seconds = self.before_s + now - self._began
             about = {"format": FORMAT, "epochs": str(epochs), "seconds": str(seconds)}
+            about["losses"] = json.dumps(self.losses)
             save_file(cpu, temporary, about)
             temporary.replace(self.path)
         finally:

@@ -1,4 +1,4 @@
-"""The command line: `unlearnbench run | plan | ls | leaderboard | request`.
+"""The command line: `unlearnbench run | plan | ls | leaderboard | sync | request`.
 
 Imports are lazy: `--help` and `ls methods` load neither torch nor pandas.
 """
@@ -133,6 +133,17 @@ def _task_options(command: F) -> F:
     return command
 
 
+_tracking_uri = click.option(
+    "--tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    show_envvar=True,
+    help="MLflow server.  [default: a database in the store]",
+)
+_log_models = click.option(
+    "--log-models", is_flag=True, help="Log the unlearned models to MLflow as well (safetensors)."
+)
+
+
 def _run_options(command: F) -> F:
     """Options that say where results go, and how many processes work."""
     options = [
@@ -143,12 +154,8 @@ def _run_options(command: F) -> F:
             show_envvar=True,
             help="Records and leaderboard.  [default: results/<sweep name>]",
         ),
-        click.option(
-            "--tracking-uri",
-            envvar="MLFLOW_TRACKING_URI",
-            show_envvar=True,
-            help="MLflow server.  [default: a database in the store]",
-        ),
+        _tracking_uri,
+        _log_models,
         click.option(
             "--workers",
             type=click.IntRange(min=0),
@@ -377,24 +384,78 @@ def ls(what: str, pattern: str, plugin: tuple[Path, ...]) -> None:
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path), default="results/quickstart")
-def leaderboard(folder: Path) -> None:
-    """Render the leaderboard again from the records in FOLDER."""
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--from-mlflow", metavar="URI", help="Take the records from this MLflow server.")
+@click.option("--experiment", metavar="NAME", help="With --from-mlflow: name of the sweep.")
+def leaderboard(folder: Path | None, from_mlflow: str | None, experiment: str | None) -> None:
+    """Render the leaderboard again from the records in FOLDER, or from an MLflow server.
+
+    FOLDER is results/quickstart if not given; with --from-mlflow it is where records and
+    leaderboard go, results/from-mlflow/NAME if not given.
+    """
     with _friendly_errors():
-        from .bank_record import read_banks
-        from .record import latest_by_key, read_records
+        from .bank_record import read_banks, write_banks
+        from .record import latest_by_key, read_records, write_records
         from .render import terminal_table, write_leaderboard
 
-        records = latest_by_key(read_records(folder / "records.jsonl"))
-        banks = read_banks(folder / "banks.jsonl")
+        if (from_mlflow is None) != (experiment is None):
+            raise InputError(
+                "`--from-mlflow URI` and `--experiment NAME` belong together: give both or none."
+            )
+        if from_mlflow is not None and experiment is not None:
+            from .tracking_reader import fetch_sweep
+            from .tracking_uri import slug
+
+            folder = folder or Path("results", "from-mlflow", slug(experiment))
+            records, banks = fetch_sweep(from_mlflow, experiment)
+        else:
+            folder = folder or Path("results", "quickstart")
+            records = latest_by_key(read_records(folder / "records.jsonl"))
+            banks = read_banks(folder / "banks.jsonl")
         if not records:
             raise InputError(f"`{folder / 'records.jsonl'}` holds no records.")
         try:
+            if from_mlflow is not None:
+                write_records(folder / "records.jsonl", records)
+                write_banks(folder / "banks.jsonl", banks)
             write_leaderboard(records, folder, banks)
         except OSError as error:
             raise InputError(f"`{folder}` cannot be written: {error.strerror}.") from None
         click.echo(terminal_table(records, banks))
         click.echo(f"Leaderboard: {folder / 'leaderboard.html'}")
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(path_type=Path))
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    envvar="UNLEARNBENCH_STORE",
+    default=".unlearnbench",
+    show_default=True,
+    show_envvar=True,
+    help="Score arrays and models are taken from here.",
+)
+@_tracking_uri
+@_log_models
+def sync(
+    folders: tuple[Path, ...], store: Path, tracking_uri: str | None, log_models: bool
+) -> None:
+    """Complete MLflow from the records in FOLDERs or of sweeps in results/; trains nothing.
+
+    \b
+    unlearnbench sync                        # results/quickstart
+    unlearnbench sync my_sweep --tracking-uri http://localhost:5000
+    """  # noqa: D301 - click wants the character itself
+    with _friendly_errors("interrupted; the same command continues."):
+        from .sync import sync_sweeps
+
+        incomplete = False
+        for done in sync_sweeps(folders or (Path("quickstart"),), store, tracking_uri, log_models):
+            click.echo(done.line)
+            incomplete |= not done.complete
+        if incomplete:
+            sys.exit(SOME_FAILED)
 
 
 def _read(
@@ -440,6 +501,8 @@ def _read(
         )
     ):
         overrides["name"] = "custom"
+    if options.get("log_models"):
+        overrides["save_models"] = True  # what is not kept cannot be logged
     try:
         spec = read_sweep(
             path,
@@ -464,6 +527,7 @@ def _read(
         tracking_uri=uri,
         workers=options.get("workers"),
         device=options["device"],
+        log_models=options.get("log_models", False),
     )
     return spec, where, problems
 
@@ -486,7 +550,7 @@ def _report(result: RunResult) -> None:
 
     click.echo(terminal_table(result.records, result.banks))
     if not result.tracked:
-        click.echo("MLflow is not complete; run the same command again to complete it.", err=True)
+        click.echo(f"MLflow is not complete; `unlearnbench sync {result.out}` does it.", err=True)
     summary = result.summary
     done = f"{summary['jobs']:g} jobs in {summary['wall_s']:.1f} s"
     if summary["jobs"]:

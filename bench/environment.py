@@ -45,9 +45,17 @@ def resolve_device(wish: str) -> str:
     return wish
 
 
-def describe_environment(device: str) -> dict[str, Any]:
-    """Versions, device, hardware and threads of this process, as JSON values."""
+def describe_environment(device: str, threads: int | None = None) -> dict[str, Any]:
+    """Versions, device, hardware and threads, as JSON values.
+
+    Args:
+        device: Torch's name of the device.
+        threads: Threads of a worker; None for those of this process.
+    """
     import torch
+
+    if threads is None:
+        threads = torch.get_num_threads()
 
     return {
         "unlearnbench": _version("unlearnbench"),
@@ -55,8 +63,8 @@ def describe_environment(device: str) -> dict[str, Any]:
         **{name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "device": device,
-        "threads": torch.get_num_threads(),
-        "hardware": hardware(device, torch.get_num_threads()),
+        "threads": threads,
+        "hardware": hardware(device, threads),
         "git_commit": git_commit(),
     }
 

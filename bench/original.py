@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from .batches import ExampleSet, Pixels
 from .checkpoint import Checkpoint
+from .course import rounded
 from .datastore import get_images
 from .decorrelation import decorrelation
 from .environment import describe_environment, synchronise
@@ -134,7 +136,15 @@ def train_original(
     synchronise(device)
     seconds = started_s + checkpoint.before_s + time.perf_counter() - began
     check_finite(training.model)
-    return training.model, describe(job, training, seconds, settings)
+    meta = describe(job, training, seconds, settings)
+    return training.model, meta | _course(training.recipe, checkpoint.losses)
+
+
+def _course(recipe: Recipe, losses: Sequence[float]) -> dict[str, Any]:
+    """The loss of every epoch of the recipe's own; nothing where some were not noted."""
+    tuning = recipe.fine_tuning
+    epochs = recipe.settings.epochs if tuning is None else tuning.epochs
+    return {"course": {"loss": rounded(losses)}} if len(losses) == epochs else {}
 
 
 def _check_penalty(training: Training) -> None:

@@ -46,6 +46,7 @@ class Record(BaseModel):
         training: Settings with which original and retrained model were trained, and the share
             of the training images that was held out for validation.
         scenario: Scenario as `name[key=value,…]`.
+        data_digest: Content hash of the images; empty in records of before it was noted.
         forget_request: Content hash of the forget set.
         forget_size: Examples in the forget set.
         retain_size: Examples in the retain set.
@@ -104,6 +105,11 @@ class Record(BaseModel):
             `relearn` (step size, batch size, orderings, limit), `probe_s` (seconds), `notes`
             (sentences, on figures that are not defined here); `reason`, a sentence, if
             figures could not be had.
+        course: Curves, one value an epoch of the harness's training loop, in the order in which
+            the method went through them: `loss`, its mean over the epoch; `forget_acc`, a
+            fraction, after the epoch, of at most 1000 forget examples. Empty where a method has
+            a loop of its own. `identity` has the `loss` of training the original. Of a recipe
+            that fine-tunes an original, only those epochs.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -117,6 +123,7 @@ class Record(BaseModel):
     recipe: str
     training: dict[str, Any] = {}
     scenario: str
+    data_digest: str = ""
     forget_request: str
     forget_size: Annotated[int, Field(ge=0)]
     retain_size: Annotated[int, Field(ge=0)]
@@ -134,6 +141,7 @@ class Record(BaseModel):
     environment: dict[str, Any] = {}
     attack: dict[str, Any] = {}
     probe: dict[str, Any] = {}
+    course: dict[str, list[Finite]] = {}
 
     @model_validator(mode="after")
     def _status_and_content_agree(self) -> Self:

@@ -127,6 +127,7 @@ def _ok(
         samples=result["samples"],
         method_info=result["method_info"],
         model_info=result["model_info"],
+        course=result.get("course", {}),  # cells of before it was noted have none
         environment=result["environment"],
         attack=attack,
         probe=probe,
@@ -145,6 +146,7 @@ def _record(spec: SweepSpec, cell: Cell, **content: Any) -> Record:  # noqa: ANN
             "validation_fraction": spec.validation_fraction,
         },
         scenario=cell.scenario,
+        data_digest=cell.request.data_digest,
         forget_request=cell.request.hash,
         forget_size=len(cell.request.forget),
         retain_size=len(cell.request.retain),

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from .bank_record import BankRecord, write_banks
 from .datastore import put_images
-from .environment import cpu_count, resolve_device, threads
+from .environment import cpu_count, describe_environment, resolve_device, threads
 from .errors import InputError, Problems, StoreError
 from .executor import Outcome, execute, start_server
 from .files import write_text_atomically
@@ -29,7 +29,10 @@ from .record import Record, write_records
 from .results import assemble, bank_records, stored_results
 from .store import Store
 from .sweep import Sweep, SweepSpec, resolve
+from .sweep_files import Description, describe_sweep, read_description, write_description
 from .tracking import Tracker
+from .tracking_memory import store_id
+from .tracking_uri import hide_secrets
 from .work import Work, drop_models, find_work, finished_banks
 
 FAILURES = "failures"
@@ -46,6 +49,7 @@ class RunOptions:
         tracking_uri: MLflow server; None for the database in the store.
         workers: Processes at a time; None to choose; 0 for this process.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        log_models: Whether the unlearned models go to MLflow as well.
     """
 
     store: Path
@@ -54,6 +58,7 @@ class RunOptions:
     tracking_uri: str | None = None
     workers: int | None = None
     device: str = "auto"
+    log_models: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,9 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
     if work:
         for loaded in data:
             put_images(store, loaded.images)
-    tracker = Tracker(options.tracking_uri, options.store, spec.name)
+    tracker = Tracker(options.tracking_uri, options.store, spec.name, log_models=options.log_models)
     reporter = _Reporter(spec, store, plan, work, options, tracker)
+    reporter.describe(device)
     reporter.begin()
     settings = WorkerSettings(
         store=str(options.store),
@@ -205,12 +211,24 @@ class _Reporter:
         self._labels = _labels(plan, work)
         self._next_write = 0.0
         self._logged: dict[str, str] = {}
+        self._description: Description = {}
+
+    def describe(self, device: str) -> None:
+        """Write what the sweep is; the environment as it was when there last was work."""
+        environment = read_description(self.out).get("environment")
+        if self._fresh or environment is None:
+            environment = describe_environment(device, threads())
+        found = describe_sweep(self.spec, self.plan, store_id(self.store.root), environment)
+        # a sweep file may hold a password, in the parameters of somebody's plug-in
+        text = hide_secrets(json.dumps(found), self.tracker.uri)
+        self._description = json.loads(text)
+        write_description(self.out, self._description)
 
     def begin(self) -> None:
         """Write what is known already, and start what works beside the workers."""
         records, banks = self.records(), self.banks()
-        if self._fresh or not self.tracker.is_current(records, banks):
-            self.tracker.start(self.spec.model_dump(mode="json"))
+        if self._fresh or not self.tracker.is_current(records, banks, self._description):
+            self.tracker.start(self._description)
             self._log(records, banks)
         if self._fresh:
             shutil.rmtree(self.out / FAILURES, ignore_errors=True)  # they are tried again
@@ -356,7 +374,7 @@ class _Reporter:
             "banks_failed": sum(job.key in self.failures for job in self.work.banks),
         }
         tracked = True
-        if self._fresh or not self.tracker.is_current(records, banks):
+        if self._fresh or not self.tracker.is_current(records, banks, self._description):
             self._log(records, banks)
             write_text_atomically(self.out / "run.json", json.dumps(summary, indent=1) + "\n")
             tracked = self.tracker.finish([*written, self.path], summary)

@@ -21,7 +21,7 @@ from .layers import Layer, find_layers
 from .models import build_model
 from .observe import Watch, observe
 from .taskinfo import TaskInfo
-from .training import Loss, cross_entropy, fit, make_optimizer, train_recipe
+from .training import EpochDone, Loss, cross_entropy, fit, make_optimizer, train_recipe
 
 Phase = Literal["statistics", "search"]
 
@@ -39,6 +39,7 @@ class UnlearningTask(TaskInfo):
         rng: See below.
         served: See below.
         prepared: See below.
+        epoch_done: Looks at the model after every epoch of the tools; its time is not the method's.
 
     Attributes:
         device: Where model and images live.
@@ -48,6 +49,7 @@ class UnlearningTask(TaskInfo):
         served: Examples served so far, by role, repeats counted.
         reported: What the method noted of itself.
         phases: Seconds of the parts of the work that were timed apart, as `<name>_s`.
+        paused_s: Seconds in which the harness looked at the model; no part of the work.
     """
 
     def __init__(
@@ -60,13 +62,15 @@ class UnlearningTask(TaskInfo):
         rng: torch.Generator,
         served: dict[str, int],
         prepared: Mapping[str, Tensor] | None = None,
+        epoch_done: EpochDone | None = None,
     ) -> None:
         super().__init__(**{f.name: getattr(info, f.name) for f in fields(TaskInfo)})
         self.device, self.rng, self.served = device, rng, served
         self.prepared: Mapping[str, Tensor] = prepared or {}
         self.reported: dict[str, Any] = {}
         self.phases: dict[str, float] = {}
-        self._method, self._sets = method, dict(sets)
+        self.paused_s = 0.0
+        self._method, self._sets, self._look = method, dict(sets), epoch_done
 
     # --- example sets -----------------------------------------------------------------------
 
@@ -113,7 +117,7 @@ class UnlearningTask(TaskInfo):
 
     def train(self, model: nn.Module, examples: ExampleSet) -> nn.Module:
         """Train a fresh model with the original's recipe, penalty included."""
-        return train_recipe(model, examples, self.recipe)
+        return train_recipe(model, examples, self.recipe, epoch_done=self._epoch_done)
 
     def optimizer(
         self,
@@ -167,6 +171,7 @@ class UnlearningTask(TaskInfo):
             batch_norm=batch_norm,
             clip_norm=clip_norm,
             precision=settings.precision,
+            epoch_done=self._epoch_done,
         )
 
     def eval_mode(self, model: nn.Module) -> AbstractContextManager[None]:
@@ -210,17 +215,28 @@ class UnlearningTask(TaskInfo):
             name: `statistics`, what is measured on examples; or `search`, trying candidates.
         """
         synchronise(self.device)
-        began = time.perf_counter()
+        began, paused_s = time.perf_counter(), self.paused_s
         try:
             yield
         finally:
             synchronise(self.device)
             key = f"{name}_s"
-            self.phases[key] = self.phases.get(key, 0.0) + time.perf_counter() - began
+            seconds = time.perf_counter() - began - (self.paused_s - paused_s)
+            self.phases[key] = self.phases.get(key, 0.0) + seconds
 
     def report(self, **values: float | int | str | bool) -> None:
         """Note what the method chose (e.g. searched values); goes into the record."""
         self.reported |= values
+
+    def _epoch_done(self, model: nn.Module, loss: float) -> None:
+        """Let the harness look at the model, while the clock stands."""
+        if self._look is None:
+            return
+        synchronise(self.device)
+        began = time.perf_counter()
+        self._look(model, loss)
+        synchronise(self.device)
+        self.paused_s += time.perf_counter() - began
 
 
 @contextmanager

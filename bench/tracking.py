@@ -3,17 +3,22 @@
 The records in the store are the truth and are complete without MLflow. `Tracker` copies them into
 MLflow from a thread of the parent process, so that a sweep waits neither for MLflow's import, nor
 for the migration of an empty database, nor for a server. What fails here costs a warning, never a
-record: the same command run again compares the records with MLflow and adds what is missing.
+record: `unlearnbench sync`, or the same command run again, compares the records with MLflow and
+adds what is missing.
 
 Layout in MLflow:
     experiment    the sweep's name
     parent run    tag `unlearnbench.kind=sweep`; one for each store, so that two people who run the
                   same sweep into one server do not overwrite one another; artifacts `spec.json`,
-                  what `start` was given, `leaderboard/`, and `ulira/<key>.safetensors`, the score
-                  arrays of each attack
+                  `plan.json` and `environment.json` (see `sweep_files`), `leaderboard/`, and
+                  `ulira/<key>.safetensors`, the score arrays of each attack
     child run     one a cell, and one a shadow bank; tag `unlearnbench.kind=cell` or `bank`, tags
-                  `.store`, `.key`, `.digest`; further tags, parameters and metrics as in
-                  `tracking_layout.py`; artifact `record.json` or `bank.json`
+                  `.store`, `.key`, `.digest`; further tags, parameters, metrics, curves and
+                  dataset inputs as in `tracking_layout.py`; artifact `record.json` or `bank.json`;
+                  on request `model/`, the unlearned model (see `model_card`), and then the tag
+                  `.model`
+
+A search logs its trials as children likewise (`ChildRun` of the kind `trial`, by `log_child`).
 
 A cell's parameters `ulira.*` tell how its method was attacked (`N` shadow models, `E` examples);
 `ulira.shadow_bank_hash` is the key of the bank's run. The tag `ulira.suspicion` is there if the
@@ -36,29 +41,29 @@ to its run. Runs of cells and banks that are no longer in the sweep are left alo
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import logging
-import os
 import shlex
 import textwrap
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
 from .bank_record import BankRecord
 from .files import write_text_atomically
 from .record import Record
-from .tracking_layout import bank_run, cell_run
+from .sweep_files import Description, description_text
+from .tracking_client import client_defaults, quiet_client, reason_of
+from .tracking_layout import ChildRun, bank_run, cell_run
 from .tracking_memory import read_memory
 from .tracking_uri import check_uri as check_uri
-from .tracking_uri import hide_secrets, redact, resolve_uri, sqlite_path
+from .tracking_uri import default_uri, hide_secrets, redact, resolve_uri, sqlite_path
 from .tracking_writer import Writer
 
 # How long to wait for another process that logs the same sweep; and without a sign of life for
@@ -67,17 +72,9 @@ LOCK_S = 5.0
 STALL_S = 60.0
 FINISH_S = 300.0
 
-# MLflow's own defaults wait minutes for a server that is down, print links and send telemetry.
-_DEFAULTS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
 _NOTHING_LOST = (
     "nothing is lost, for the records are in the store and "
-    "the same command run again completes MLflow"
+    "`unlearnbench sync` or the same command run again completes MLflow"
 )
 
 _log = logging.getLogger(__name__)
@@ -86,50 +83,63 @@ _log = logging.getLogger(__name__)
 class Tracker:
     """Writer of one sweep's records into MLflow.
 
-    Call `start` once, `log` for every cell, `log_bank` for every shadow bank and `finish` at the
-    end. None of them raises when MLflow fails; there is then one warning, and `finish` returns
-    False.
+    Call `start` once, `log` for every cell, `log_bank` for every shadow bank, `log_child` for
+    anything else, and `finish` at the end. None of them raises when MLflow fails; there is then
+    one warning, and `finish` returns False.
 
     Args:
         uri: Tracking URI; None for a SQLite database in the store.
         store: Folder of the store.
         sweep: Name of the sweep; becomes the experiment.
+        log_models: Log the unlearned models as well, from the store.
+        owner: Name of the store that the runs belong to, where it is not this one.
 
     Attributes:
         uri: The tracking URI as used. It may hold a password: show `redact(uri)`.
+        made: Child runs that were made or added to, once `finish` has returned.
 
     Raises:
         InputError: If `check_uri` refuses the URI.
     """
 
-    def __init__(self, uri: str | None, store: Path, sweep: str) -> None:
+    def __init__(
+        self,
+        uri: str | None,
+        store: Path,
+        sweep: str,
+        *,
+        log_models: bool = False,
+        owner: str | None = None,
+    ) -> None:
         self._store = store.absolute()
         self._sweep = sweep
-        self.uri = resolve_uri(uri, self._store)
-        name = hashlib.sha256(f"{redact(self.uri)}\n{sweep}".encode()).hexdigest()[:16]
+        self._log_models, self._owner = log_models, owner
+        self.uri = default_uri(self._store) if uri is None else resolve_uri(uri)
+        self.made = 0
+        about = "\n".join([redact(self.uri), sweep, *([owner] if owner else [])])
+        name = hashlib.sha256(about.encode()).hexdigest()[:16]
         self._memory_path = self._store / "tracking" / f"{name}.json"
-        self._queue: SimpleQueue[Record | BankRecord | _End] = SimpleQueue()
+        self._queue: SimpleQueue[Record | BankRecord | ChildRun | _End] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._environment: list[str] = []
+        self._defaults = ExitStack()
         self._experiment: str | None = None
         self._warned = threading.Event()
         self._complete = False
         self._sign_of_life = time.monotonic()
 
-    def start(self, spec: Mapping[str, Any]) -> None:
+    def start(self, description: Description) -> None:
         """Start the writer thread and return at once.
 
         Args:
-            spec: The sweep as JSON values; becomes `spec.json` of the parent run.
+            description: What the sweep is; each value becomes `<name>.json` of the parent run.
         """
         if self._thread is not None:
             return
         # Set here, not in the thread: a change of os.environ while another thread copies it for a
         # new process can break that copy.
-        self._environment = [name for name in _DEFAULTS if name not in os.environ]
-        os.environ.update({name: _DEFAULTS[name] for name in self._environment})
+        self._defaults.enter_context(client_defaults())
         self._thread = threading.Thread(
-            target=self._write, args=(dict(spec),), name="mlflow-writer", daemon=True
+            target=self._write, args=(dict(description),), name="mlflow-writer", daemon=True
         )
         self._thread.start()
 
@@ -143,12 +153,20 @@ class Tracker:
         if not self._warned.is_set():
             self._queue.put(bank)
 
-    def finish(self, files: Sequence[Path], summary: Mapping[str, float]) -> bool:
+    def log_child(self, child: ChildRun) -> None:
+        """Hand over a run of any kind, such as a trial, and return at once."""
+        if not self._warned.is_set():
+            self._queue.put(child)
+
+    def finish(
+        self, files: Sequence[Path], summary: Mapping[str, float], limit_s: float = FINISH_S
+    ) -> bool:
         """Wait for the writer, end the parent run, and tell whether MLflow holds everything.
 
         Args:
             files: Leaderboard files; they go to `leaderboard/` of the parent run.
             summary: Metrics of the parent run.
+            limit_s: How long to wait in all, even if MLflow is still at work.
         """
         if self._thread is None:
             return False
@@ -158,21 +176,29 @@ class Tracker:
             self._thread.join(0.5)
             now = time.monotonic()
             stalled = now - max(began, self._sign_of_life) > STALL_S
-            if self._thread.is_alive() and (stalled or now - began > FINISH_S):
+            if self._thread.is_alive() and (stalled or now - began > limit_s):
                 self._warn(f"no answer for {now - self._sign_of_life:.0f} s")
                 break
-        for name in self._environment:
-            os.environ.pop(name, None)
+        self._defaults.close()
         return self._complete and not self._warned.is_set()
 
-    def is_current(self, records: Sequence[Record], banks: Sequence[BankRecord] = ()) -> bool:
+    def is_current(
+        self,
+        records: Sequence[Record],
+        banks: Sequence[BankRecord] = (),
+        description: Description | None = None,
+    ) -> bool:
         """Whether MLflow holds every one of these records with exactly this content.
 
         Told from what the last complete `finish` remembered, without importing MLflow. Runs
         deleted since then are noticed in a SQLite database, not on a server.
         """
         memory = read_memory(self._memory_path)
-        return memory is not None and memory.holds(records, banks, sqlite_path(self.uri))
+        if memory is None:
+            return False
+        if description is not None and memory.description != _digest(description):
+            return False
+        return memory.holds(records, banks, sqlite_path(self.uri), models=self._log_models)
 
     def ui_command(self) -> str:
         """Return the shell command, or for a server the address, that shows the results."""
@@ -184,15 +210,18 @@ class Tracker:
         address = redact(self.uri).replace("***@", "").partition("?")[0].rstrip("/")
         return f"{address}/#/experiments/{experiment}/runs" if experiment else address
 
-    def _write(self, spec: dict[str, Any]) -> None:
+    def _write(self, description: Description) -> None:
         """Body of the writer thread."""
         try:
             lock = self._memory_path.with_suffix(".lock")
             lock.parent.mkdir(parents=True, exist_ok=True)
-            with _quiet(), FileLock(lock, timeout=LOCK_S):
-                writer = Writer(self.uri, self._store, self._sweep)
+            with quiet_client(), FileLock(lock, timeout=LOCK_S):
+                writer = Writer(
+                    self.uri, self._store, self._sweep, self._owner, log_models=self._log_models
+                )
                 self._experiment = writer.experiment
-                writer.describe(hide_secrets(json.dumps(spec, indent=2, default=str), self.uri))
+                for name, value in description.items():
+                    writer.describe(name, hide_secrets(description_text(value), self.uri))
                 while True:
                     self._sign_of_life = time.monotonic()
                     item = self._queue.get()
@@ -200,19 +229,20 @@ class Tracker:
                         return
                     if isinstance(item, _End):
                         break
-                    writer.log(bank_run(item) if isinstance(item, BankRecord) else cell_run(item))
+                    writer.log(_child(item))
                 writer.end(item.files, item.summary)
-                write_text_atomically(self._memory_path, writer.memory().model_dump_json())
+                memory = writer.memory().model_copy(update={"description": _digest(description)})
+                write_text_atomically(self._memory_path, memory.model_dump_json())
+            self.made = writer.made
             self._complete = not writer.missing
             if writer.missing:
                 first = next(iter(writer.missing.values()))
-                count = f"{len(writer.missing)} of the runs or score files"
+                count = f"{len(writer.missing)} of the runs, score files or models"
                 self._warn(f"it lacks {count}: {first}", "the store has all records")
         except Timeout:
             self._warn("another process is logging the same sweep")
         except Exception as error:  # whatever MLflow, SQLAlchemy or the network raise
-            # Of a failed request, the end of the text tells why.
-            self._warn(f"{type(error).__name__}: {str(error).rpartition('(Caused by ')[2]}")
+            self._warn(reason_of(error, self.uri))
 
     def _warn(self, reason: str, comfort: str = _NOTHING_LOST) -> None:
         if self._warned.is_set():
@@ -227,20 +257,12 @@ class _End(NamedTuple):
     summary: dict[str, float]
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what MLflow, Alembic and urllib3 log in this thread off the terminal."""
-    from mlflow.utils.logging_utils import suppress_logs_in_thread
+def _child(item: Record | BankRecord | ChildRun) -> ChildRun:
+    if isinstance(item, ChildRun):
+        return item
+    return bank_run(item) if isinstance(item, BankRecord) else cell_run(item)
 
-    ours = threading.get_ident()
-    retries = logging.getLogger("urllib3.connectionpool")
 
-    def from_elsewhere(record: logging.LogRecord) -> bool:
-        return record.thread != ours
-
-    retries.addFilter(from_elsewhere)
-    try:
-        with suppress_logs_in_thread():
-            yield
-    finally:
-        retries.removeFilter(from_elsewhere)
+def _digest(description: Description) -> str:
+    text = "".join(f"{name}\n{description_text(value)}" for name, value in description.items())
+    return hashlib.sha256(text.encode()).hexdigest()

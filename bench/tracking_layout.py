@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .bank_record import BankRecord
 from .record import DECORRELATION, Record
 
 # Raise it when anything here changes: every cell and bank is then logged once more.
-LAYOUT = 3
+LAYOUT = 4
 # Names by family and quantity, so that the MLflow UI groups them.
 # `gap_*_acc` becomes `gap/*`, other times `time/*`, samples `samples/*`; names not known here
 # (those of the attack, and metrics of a plug-in) stay as they are.
@@ -28,6 +28,8 @@ METRIC_NAMES = {
     "speedup": "time/rte",
     "peak_memory_bytes": "memory/peak_bytes",
 }
+# Curves, with the epoch as the step; the figures above are of the end, and have step 0.
+CURVE = "course/{}"
 # Entries of a record's `attack`, which become `ulira.*`.
 ATTACK_PARAMS = {
     "variant": "variant",
@@ -39,9 +41,29 @@ ATTACK_PARAMS = {
     "bank": "shadow_bank_hash",
 }
 ATTACK_TAGS = ("reason", "suspicion", "scores")
+ENDED = ("FINISHED", "FAILED")  # a run in any other state was left by a writer that was killed
 _STATUS = {"ok": "FINISHED", "skipped": "FINISHED", "failed": "FAILED"}
 _CELL = ("dataset", "model", "recipe", "scenario", "method", "seed")
 _BANK = ("dataset", "model", "recipe", "shadows", "views", "bank")
+
+
+@dataclass(frozen=True)
+class DatasetUse:
+    """Examples that a run used, as MLflow shows them.
+
+    Attributes:
+        name: What they are called.
+        digest: Of their content; at most 36 characters.
+        context: `train`, `forget` or `retain`.
+        source: Where they come from, as JSON.
+        count: How many they are.
+    """
+
+    name: str
+    digest: str
+    context: str
+    source: str
+    count: int
 
 
 @dataclass(frozen=True)
@@ -49,8 +71,8 @@ class ChildRun:
     """What one child run of the sweep holds.
 
     Attributes:
-        kind: What it is of.
-        key: Key of the cell, or hash of the bank.
+        kind: What it is of: a cell, a shadow bank, or a trial of a search.
+        key: Names it among those of its kind: key of the cell, hash of the bank.
         digest: Digest of what it is made from.
         name: Its name in the UI.
         status: MLflow's word for how it ended.
@@ -61,9 +83,13 @@ class ChildRun:
         file: Name of its artifact.
         text: Content of that.
         scores: Key in the store of the score arrays that it stands for; None if there are none.
+        curves: Values of metrics epoch by epoch, from step 1.
+        datasets: What it used.
+        unlearned: The record of the cell whose unlearned model can be logged; None if there is
+            none.
     """
 
-    kind: Literal["cell", "bank"]
+    kind: Literal["cell", "bank", "trial"]
     key: str
     digest: str
     name: str
@@ -75,6 +101,9 @@ class ChildRun:
     file: str
     text: str
     scores: str | None = None
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    datasets: tuple[DatasetUse, ...] = ()
+    unlearned: Record | None = None
 
     def extends(self, old: ChildRun) -> bool:
         """Whether it is the old one and more, so that the old one's run need not be replaced."""
@@ -82,6 +111,7 @@ class ChildRun:
             old.params.items() <= self.params.items()
             and old.tags.items() <= self.tags.items()
             and old.metrics.keys() <= self.metrics.keys()
+            and (old.curves, old.datasets) == (self.curves, self.datasets)
         )
 
 
@@ -101,6 +131,9 @@ def cell_run(record: Record) -> ChildRun:
         file="record.json",
         text=record.to_json() + "\n",
         scores=record.attack.get("scores"),
+        curves={CURVE.format(mlflow_name(name)): curve for name, curve in record.course.items()},
+        datasets=_datasets(record),
+        unlearned=record if record.status == "ok" else None,
     )
 
 
@@ -150,6 +183,27 @@ def _cell_params(record: Record) -> dict[str, str]:
     }
     values = {**hyperparameters, **cell, **attack}
     return {mlflow_name(name): _text(value, 6000) for name, value in values.items()}
+
+
+def _datasets(record: Record) -> tuple[DatasetUse, ...]:
+    """The training set, and its two parts; forget and retain set are of one request."""
+    if not record.data_digest:
+        return ()
+    data = {"dataset": record.dataset, "data_digest": record.data_digest}
+    request = {"scenario": record.scenario, "forget_request": record.forget_request}
+    size = record.forget_size + record.retain_size
+    part = f"{record.dataset} {record.scenario}"
+    return (
+        _use(record.dataset, record.data_digest, "train", data, size),
+        *(
+            _use(f"{part} {role}", record.forget_request, role, data | request, count)
+            for role, count in (("forget", record.forget_size), ("retain", record.retain_size))
+        ),
+    )
+
+
+def _use(name: str, digest: str, context: str, source: object, count: int) -> DatasetUse:
+    return DatasetUse(_text(name, 500), digest[:36], context, _text(source, 60_000), count)
 
 
 def _cell_metrics(record: Record) -> dict[str, float]:

@@ -16,12 +16,21 @@ from .files import write_text_atomically
 from .record import Record
 from .tracking_layout import digest_of
 
+STORE_ID = "store-id"
+
 
 class Logged(BaseModel):
-    """A cell or bank that is complete in MLflow."""
+    """A cell, bank or trial that is complete in MLflow.
+
+    Attributes:
+        digest: Of what its run was made from.
+        run_id: Its run.
+        model: Whether the run holds the unlearned model.
+    """
 
     digest: str
     run_id: str
+    model: bool = False
 
 
 class Memory(BaseModel):
@@ -32,17 +41,26 @@ class Memory(BaseModel):
         parent: Id of the sweep's run.
         cells: Complete cells by key.
         banks: Complete shadow banks by hash.
+        trials: Complete trials by key.
         scores: Keys of the score arrays that the sweep's run holds.
+        description: Digest of what the sweep's run says of the sweep.
     """
 
     experiment: str
     parent: str
     cells: dict[str, Logged]
     banks: dict[str, Logged] = {}
+    trials: dict[str, Logged] = {}
     scores: set[str] = set()
+    description: str = ""
 
     def holds(
-        self, records: Sequence[Record], banks: Sequence[BankRecord], database: Path | None
+        self,
+        records: Sequence[Record],
+        banks: Sequence[BankRecord],
+        database: Path | None,
+        *,
+        models: bool = False,
     ) -> bool:
         """Whether every record was logged with this content, and the scores that it names.
 
@@ -51,7 +69,12 @@ class Memory(BaseModel):
             banks: Records of shadow banks.
             database: MLflow's SQLite file, in which the runs must still be; None where MLflow is
                 elsewhere and is not asked.
+            models: Whether the unlearned models are to be there as well.
         """
+        if models:
+            ok = [self.cells.get(record.key) for record in records if record.status == "ok"]
+            if not all(run is not None and run.model for run in ok):
+                return False
         logged = [(self.cells.get(record.key), digest_of(record)) for record in records]
         logged += [(self.banks.get(bank.bank), digest_of(bank)) for bank in banks]
         needed = {self.parent}
@@ -72,9 +95,17 @@ def read_memory(path: Path) -> Memory | None:
         return None
 
 
+def known_store_id(store: Path) -> str | None:
+    """Return the name of a store; None if it has none yet."""
+    try:
+        return (store / STORE_ID).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
 def store_id(store: Path) -> str:
     """Return the random name that a store keeps for life."""
-    path = store / "store-id"
+    path = store / STORE_ID
     store.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():

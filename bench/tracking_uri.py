@@ -9,17 +9,24 @@ from urllib.parse import unquote, urlsplit
 
 from .errors import InputError
 
+ALLOWED = (
+    "write `sqlite:///folder/mlflow.db`, the `http://` or `https://` address of an MLflow server, "
+    "or the `postgresql://`, `mysql://` or `mssql://` URI of a database"
+)
 _SERVERS = ("postgresql", "mysql", "mssql")
 
 
-def resolve_uri(uri: str | None, store: Path) -> str:
-    """Return the URI to use: the store's own database for None; SQLite paths are made absolute.
+def default_uri(store: Path) -> str:
+    """The database in a store, for those who have no server."""
+    return f"sqlite:///{store.absolute() / 'mlflow.db'}"
+
+
+def resolve_uri(uri: str) -> str:
+    """Return the URI to use: SQLite paths are made absolute.
 
     Raises:
         InputError: If `check_uri` refuses the URI.
     """
-    if uri is None:
-        return f"sqlite:///{store / 'mlflow.db'}"
     uri = uri.strip()
     check_uri(uri)
     path = sqlite_path(uri)
@@ -48,9 +55,7 @@ def check_uri(uri: str) -> None:
     folder = scheme == "file" or not separator
     raise InputError(
         f"cannot log to the tracking URI `{redact(uri)}`"
-        f"{', for MLflow no longer keeps runs in plain folders' if folder else ''}; write "
-        "`sqlite:///folder/mlflow.db`, the `http://` or `https://` address of an MLflow server, or "
-        "the `postgresql://`, `mysql://` or `mssql://` URI of a database."
+        f"{', for MLflow no longer keeps runs in plain folders' if folder else ''}; {ALLOWED}."
     )
 
 
@@ -73,6 +78,11 @@ def hide_secrets(text: str, uri: str) -> str:
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+def slug(name: str) -> str:
+    """A name for a folder that stands for that of an experiment."""
+    return re.sub(r"[^\w.\-]+", "_", name)[:80].strip(".") or "sweep"
 
 
 def sqlite_path(uri: str) -> Path | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import json
 import math
-import re
 import shutil
 import tempfile
 import time
@@ -15,14 +15,20 @@ from typing import Any
 
 from filelock import FileLock
 
+from .datastore import KIND as IMAGES
 from .errors import StoreError
+from .model_card import CARD, WEIGHTS, model_card
+from .record import Record
 from .store import TENSORS, Store
-from .tracking_layout import ChildRun, mlflow_name
+from .tracking_client import open_database
+from .tracking_layout import ENDED, ChildRun, DatasetUse, mlflow_name
 from .tracking_memory import Logged, Memory, store_id
-from .tracking_uri import sqlite_path
+from .tracking_uri import slug, sqlite_path
 
-KINDS = ("cell", "bank")
+KINDS = ("cell", "bank", "trial")
 SCORES = "ulira"  # kind of artefact in the store, and folder in the parent run
+MODEL = "model"  # folder in the run of a cell
+MODEL_TAG = "unlearnbench.model"
 
 
 class Writer:
@@ -32,23 +38,37 @@ class Writer:
         uri: Tracking URI.
         store: Folder of the store.
         sweep: Name of the sweep.
+        owner: Name of the store that the runs belong to; None for this one's.
+        log_models: Log the unlearned models as well.
 
     Attributes:
         experiment: Id of the experiment.
         parent: Id of the sweep's run.
-        missing: Why a run could not be logged, or the scores of one, by what is missing.
+        missing: Why a run could not be logged, or the scores or the model of one, by what is
+            missing.
+        made: Number of child runs that were made or added to.
     """
 
-    def __init__(self, uri: str, store: Path, sweep: str) -> None:
+    def __init__(
+        self,
+        uri: str,
+        store: Path,
+        sweep: str,
+        owner: str | None = None,
+        *,
+        log_models: bool = False,
+    ) -> None:
         from mlflow import MlflowClient
 
         location = None  # a server knows where its artifacts go
         if not uri.startswith("http"):
             path = sqlite_path(uri)
             root = (path.parent if path else store) / "mlartifacts"
-            location = (root / _slug(sweep)).as_uri()
+            location = (root / slug(sweep)).as_uri()
             _prepare_database(uri, path, root)
         self.missing: dict[str, str] = {}
+        self.made = 0
+        self._log_models = log_models
         self._client = MlflowClient(uri)
         self.experiment = self._find_experiment(sweep, location)
         self._common = {
@@ -61,16 +81,17 @@ class Writer:
         # What this writer has logged.
         self._children: dict[tuple[str, str], ChildRun] = {}
         self._scores: set[str] = set()
+        self._models: set[str] = set()  # ids of the runs that hold one
         self._store = Store(store, create=False)
-        self._store_tag = {"unlearnbench.store": store_id(store)}
+        self._store_tag = {"unlearnbench.store": owner or store_id(store)}
         self.parent = self._find_parent(sweep)
 
-    def describe(self, spec: str) -> None:
-        """Put the spec into the parent run."""
-        self._client.log_text(self.parent, spec, "spec.json")
+    def describe(self, name: str, text: str) -> None:
+        """Put what the sweep is into the parent run, as `<name>.json`."""
+        self._client.log_text(self.parent, text, f"{name}.json")
 
     def log(self, child: ChildRun) -> None:
-        """Bring a child run and its scores up to date; do nothing where they are."""
+        """Bring a child run, its scores and its model up to date; do nothing where they are."""
         from mlflow.exceptions import MlflowException
 
         if child.scores is not None:
@@ -79,7 +100,9 @@ class Writer:
         runs = self._runs.get(name, {})
         kept = next((run_id for run_id, known in runs.items() if known == child.digest), None)
         try:
-            kept = kept or self._amend(child) or self._create(child)
+            if kept is None:
+                kept = self._amend(child) or self._create(child)
+                self.made += 1
         except MlflowException as error:
             # One run that MLflow will not take must not keep the others out.
             if error.error_code != "INVALID_PARAMETER_VALUE":
@@ -90,6 +113,8 @@ class Writer:
             self._client.delete_run(stale)
         self._runs[name] = {kept: child.digest}
         self._children[name] = child
+        if self._log_models and child.unlearned is not None and kept not in self._models:
+            self._log_model(kept, child.unlearned)
 
     def end(self, files: Sequence[Path], summary: Mapping[str, float]) -> None:
         """Put the leaderboard into the parent run and end it."""
@@ -109,12 +134,15 @@ class Writer:
         for (kind, key), runs in self._runs.items():
             for run_id, digest in runs.items():
                 if digest:
-                    complete[kind][key] = Logged(digest=digest, run_id=run_id)
+                    complete[kind][key] = Logged(
+                        digest=digest, run_id=run_id, model=run_id in self._models
+                    )
         return Memory(
             experiment=self.experiment,
             parent=self.parent,
             cells=complete["cell"],
             banks=complete["bank"],
+            trials=complete["trial"],
             scores=self._scores,
         )
 
@@ -150,11 +178,13 @@ class Writer:
         for kind in KINDS:
             for run in self._search(kind):
                 tags = run.data.tags
-                ended = run.info.status in ("FINISHED", "FAILED")
+                ended = run.info.status in ENDED
                 complete = ended and tags.get("mlflow.parentRunId") == parent
                 digest = tags.get("unlearnbench.digest", "") if complete else ""
                 runs = self._runs.setdefault((kind, tags.get("unlearnbench.key", "")), {})
                 runs[run.info.run_id] = digest
+                if MODEL_TAG in tags:
+                    self._models.add(run.info.run_id)
         return parent
 
     def _search(self, kind: str, further: str = "") -> list[Any]:
@@ -186,7 +216,9 @@ class Writer:
             run_name=child.name,
         )
         run_id = str(run.info.run_id)
-        self._log_batch(run_id, child.params, child.metrics)
+        self._log_batch(run_id, child.params, child.metrics, child.curves)
+        if child.datasets:
+            self._client.log_inputs(run_id, [_dataset_input(use) for use in child.datasets])
         self._client.log_text(run_id, child.text, child.file)
         self._client.set_terminated(run_id, child.status, end_ms)
         return run_id
@@ -243,8 +275,36 @@ class Writer:
             info.path: info.file_size for info in self._client.list_artifacts(self.parent, SCORES)
         }
 
+    def _log_model(self, run_id: str, record: Record) -> None:
+        """Put the unlearned model of a cell into its run."""
+        cell = self._store.get("cell", record.key)
+        images = self._store.get(IMAGES, record.data_digest) if record.data_digest else None
+        if cell is None or images is None or TENSORS not in cell.files:
+            self.missing[f"{record.key} {MODEL}"] = (
+                f"the unlearned model of `{record.method}` seed {record.seed} is not in the store, "
+                "run the sweep again with `--log-models`"
+            )
+            return
+        try:
+            file = cell.file(TENSORS)
+        except StoreError as error:
+            self.missing[f"{record.key} {MODEL}"] = str(error)
+            return
+        card = model_card(record, images.meta, cell.files[TENSORS])
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(file, Path(folder, WEIGHTS))
+            Path(folder, CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+            self._client.log_artifacts(run_id, folder, MODEL)
+        # Last, so that an upload that was cut off does not count.
+        self._client.set_tag(run_id, MODEL_TAG, cell.files[TENSORS])
+        self._models.add(run_id)
+
     def _log_batch(
-        self, run_id: str, params: Mapping[str, str], metrics: Mapping[str, float]
+        self,
+        run_id: str,
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        curves: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         """Log in one call, or in as many as MLflow's limits of 100 and 900 ask for."""
         from mlflow.entities import Metric, Param
@@ -252,6 +312,8 @@ class Writer:
         now_ms = int(time.time() * 1000)
         all_params = [Param(name, value) for name, value in params.items()]
         all_metrics = [Metric(name, value, now_ms, 0) for name, value in metrics.items()]
+        for name, values in (curves or {}).items():
+            all_metrics += [Metric(name, v, now_ms, step) for step, v in enumerate(values, start=1)]
         while all_params or all_metrics:
             self._client.log_batch(run_id, metrics=all_metrics[:900], params=all_params[:100])
             all_params, all_metrics = all_params[100:], all_metrics[900:]
@@ -263,7 +325,6 @@ def _prepare_database(uri: str, path: Path | None, root: Path) -> None:
     MLflow's migrations survive neither a second process at the same time nor a kill: both leave
     a database that never opens again. So they run on a file of our own that is then renamed.
     """
-    import sqlalchemy
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     def migrate(uri: str) -> None:
@@ -279,16 +340,15 @@ def _prepare_database(uri: str, path: Path | None, root: Path) -> None:
                 # Where this process has used a file of that name before, its pooled connections
                 # still lead to the deleted one.
                 migrate(uri)
-    # A database that cannot be opened shows here at once; MLflow would try for minutes.
-    engine = sqlalchemy.create_engine(uri)
-    try:
-        engine.connect().close()
-    finally:
-        engine.dispose()
+    open_database(uri)
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.\-]+", "_", name)[:80].strip(".") or "sweep"
+def _dataset_input(use: DatasetUse) -> Any:  # noqa: ANN401 - MLflow has no types
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    profile = json.dumps({"num_rows": use.count})
+    dataset = Dataset(use.name, use.digest, "unlearnbench", use.source, profile=profile)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", use.context)])
 
 
 def _user() -> str:

@@ -15,6 +15,7 @@ from .errors import DivergedError
 from .recipe import Recipe, TrainingSettings
 
 Loss = Callable[[nn.Module, Batch], Tensor]
+EpochDone = Callable[[nn.Module, float], None]  # the model, and the mean loss of the epoch
 
 
 def cross_entropy(label_smoothing: float = 0.0) -> Loss:
@@ -75,6 +76,7 @@ def fit(
     precision: Literal["fp32", "bf16"] = "fp32",
     checkpoint: Checkpoint | None = None,
     at_epoch: Callable[[int], None] | None = None,
+    epoch_done: EpochDone | None = None,
 ) -> float:
     """Minimise a loss over a set of examples.
 
@@ -92,6 +94,7 @@ def fit(
         precision: `bf16` runs the forward pass under autocast.
         checkpoint: Where to go on from, and to write to between epochs.
         at_epoch: Called with the number of epochs that are done, before each.
+        epoch_done: Called after each.
 
     Returns:
         Mean loss of the last epoch.
@@ -130,7 +133,10 @@ def fit(
         if not math.isfinite(mean_loss):
             raise DivergedError(f"the loss became {mean_loss} in epoch {epoch + 1}.")
         if checkpoint is not None:
+            checkpoint.losses.append(mean_loss)
             checkpoint.epoch_done(epoch + 1, model, optimizer)
+        if epoch_done is not None:
+            epoch_done(model, mean_loss)
     for group, peak in zip(optimizer.param_groups, peaks, strict=True):
         group["lr"] = peak
     optimizer.zero_grad(set_to_none=True)
@@ -145,6 +151,7 @@ def train_recipe(
     checkpoint: Checkpoint | None = None,
     *,
     started: bool = False,
+    epoch_done: EpochDone | None = None,
 ) -> nn.Module:
     """Train a fresh model as the recipe says, penalty included.
 
@@ -156,23 +163,28 @@ def train_recipe(
         recipe: How.
         checkpoint: Where to go on from, and to write to between epochs.
         started: The model has been trained without the penalty already.
+        epoch_done: Called after each epoch.
     """
     if recipe.fine_tuning is None:
-        _train(model, examples, recipe, checkpoint)
+        _train(model, examples, recipe, checkpoint, epoch_done)
         return model
     first = None if checkpoint is None else checkpoint.before()
     if not started and not (checkpoint is not None and checkpoint.fits(model)):
-        _train(model, examples, recipe.plain, first)
+        _train(model, examples, recipe.plain, first, epoch_done)
     if checkpoint is not None and first is not None:
         checkpoint.before_s = first.before_s
-    _train(model, examples, recipe, checkpoint)
+    _train(model, examples, recipe, checkpoint, epoch_done)
     if first is not None:
         first.clear()
     return model
 
 
 def _train(
-    model: nn.Module, examples: ExampleSet, recipe: Recipe, checkpoint: Checkpoint | None
+    model: nn.Module,
+    examples: ExampleSet,
+    recipe: Recipe,
+    checkpoint: Checkpoint | None,
+    epoch_done: EpochDone | None,
 ) -> None:
     """One course of training, with the penalty if the recipe has one."""
     settings: TrainingSettings = recipe.settings
@@ -214,6 +226,7 @@ def _train(
         precision=settings.precision,
         checkpoint=checkpoint,
         at_epoch=at_epoch,
+        epoch_done=epoch_done,
     )
 
 

@@ -26,6 +26,7 @@ from .scenario import ForgetRequest, Ids, Split, make_request, split_validation
 from .store import TENSORS, Store
 from .task import UnlearningTask, quiet_randomness
 from .taskinfo import TaskInfo
+from .training import EpochDone
 from .unlearner import Unlearner
 
 
@@ -64,6 +65,7 @@ class Workbench:
     Attributes:
         request: The forget request.
         original_s: Seconds that training the original took.
+        original_course: Mean loss of every epoch of that training, as `loss`; empty if not known.
         model_info: What is known of the architecture.
 
     Raises:
@@ -89,6 +91,7 @@ class Workbench:
             raise StoreError(f"{job.original.kind} `{job.original.key}` is not in the store.")
         self._weights = artifact.files[TENSORS]
         self.original_s = float(artifact.meta["original_s"])
+        self.original_course: dict[str, list[float]] = artifact.meta.get("course", {})
         self.model_info: dict[str, Any] = artifact.meta["model_info"]
         spec = job.original.model.as_built(self.model_info["stem"])
         model = build_model(spec, self.data.num_classes, self.data.image_shape, 0)
@@ -116,9 +119,16 @@ class Workbench:
             found.tensors(str(self.device)), float(found.meta["prepare_s"]), found.meta["samples"]
         )
 
-    def unlearn(self, prepared: Mapping[str, Tensor]) -> Unlearned:
-        """Run the method on a private copy of the original, timed."""
-        task = self._task("unlearn", self.request, {}, prepared)
+    def unlearn(
+        self, prepared: Mapping[str, Tensor], epoch_done: EpochDone | None = None
+    ) -> Unlearned:
+        """Run the method on a private copy of the original, timed.
+
+        Args:
+            prepared: What the method prepared.
+            epoch_done: Looks at the model after every epoch, off the clock.
+        """
+        task = self._task("unlearn", self.request, {}, prepared, epoch_done)
         model = deepcopy(self.original)
         unlearned, seconds, peak = self._timed(task, lambda: self.method.unlearn(model, task))
         if not isinstance(unlearned, nn.Module):
@@ -150,6 +160,7 @@ class Workbench:
         request: ForgetRequest | None,
         served: dict[str, int],
         prepared: Mapping[str, Tensor] | None,
+        epoch_done: EpochDone | None = None,
     ) -> UnlearningTask:
         """Build a task that holds the declared sets, and no others."""
         members = {"validation": self.split.validation}
@@ -201,6 +212,7 @@ class Workbench:
             rng=rng,
             served=served,
             prepared=prepared,
+            epoch_done=epoch_done,
         )
 
     def _timed(self, task: UnlearningTask, call: Any) -> tuple[Any, float, int | None]:  # noqa: ANN401
@@ -213,7 +225,7 @@ class Workbench:
             began = time.perf_counter()
             result = call()
             synchronise(self.device)
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - began - task.paused_s
         return result, seconds, memory.stop()
 
     def warm_up(self) -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +25,7 @@ from unlearnbench.bench.tracking import Tracker, check_uri
 
 SWEEP = "quick start"
 SPEC = {"name": SWEEP, "seeds": 2}
+DESCRIPTION = {"spec": SPEC, "plan": {"cells": []}}
 DEAD = "http://127.0.0.1:9"  # the discard port: nothing listens
 SCORES = "5c0e" * 8
 FIGURES = {
@@ -154,7 +152,7 @@ def store(migrated, tmp_path):
 def log(store, records, uri=None, files=(), summary=None, banks=()):
     """Run one whole sweep through a tracker of its own."""
     tracker = Tracker(uri, store, SWEEP)
-    tracker.start(SPEC)
+    tracker.start(DESCRIPTION)
     for bank in banks:
         tracker.log_bank(bank)
     for record in records:
@@ -411,12 +409,12 @@ def test_many_parameters_long_values_and_odd_names_are_taken(store):
 def test_a_cell_that_mlflow_refuses_does_not_keep_the_others_out(store, caplog):
     refused = make_record(0, metrics=make_record().metrics | {"/../x": 0.5})
     tracker = Tracker(None, store, SWEEP)
-    tracker.start(SPEC)
+    tracker.start(DESCRIPTION)
     for record in (refused, make_record(1)):
         tracker.log(record)
     assert not tracker.finish([], {})
     assert [run.data.tags["seed"] for run in runs_of(tracker)] == ["1"]
-    assert "lacks 1 of the runs or score files: scrub seed 0 was refused" in caplog.text
+    assert "lacks 1 of the runs, score files or models: scrub seed 0 was refused" in caplog.text
     assert not tracker.is_current([refused])
 
 
@@ -525,12 +523,12 @@ def test_scores_that_cannot_be_read_cost_a_warning_and_no_run(store, caplog, dam
         put_scores(store).write_bytes(b"junk")
     records = [make_attacked(seed) for seed in range(2)]
     tracker = Tracker(None, store, SWEEP)
-    tracker.start(SPEC)
+    tracker.start(DESCRIPTION)
     for record in records:
         tracker.log(record)
     assert not tracker.finish([], {})
     (warning,) = our_warnings(caplog)
-    assert "lacks 1 of the runs or score files" in warning
+    assert "lacks 1 of the runs, score files or models" in warning
     assert damage in warning
     assert [run.data.metrics["ulira.privacy/acc"] for run in runs_of(tracker)] == [0.75, 0.75]
     assert not tracker.is_current(records)
@@ -696,7 +694,7 @@ def unfinished(uri, store, caplog):
     """Log to something that does not work; return the seconds it took and the warning."""
     tracker = Tracker(uri, store, SWEEP)
     began = time.monotonic()
-    tracker.start(SPEC)
+    tracker.start(DESCRIPTION)
     tracker.log_bank(make_bank())
     tracker.log(make_record())
     assert not tracker.finish([], {})
@@ -743,7 +741,7 @@ def test_a_sweep_that_another_process_is_logging_is_left_to_it(store, caplog, mo
     log(store, [make_record()])
     with FileLock(memory_file(store).with_suffix(".lock")):
         tracker = Tracker(None, store, SWEEP)
-        tracker.start(SPEC)
+        tracker.start(DESCRIPTION)
         tracker.log(make_record(1))
         assert not tracker.finish([], {})
     assert "another process is logging the same sweep" in caplog.text
@@ -761,7 +759,7 @@ def test_a_sweep_that_another_process_is_logging_is_left_to_it(store, caplog, mo
 )
 def test_secrets_show_nowhere(uri, secret, tmp_path, caplog, capfd):
     tracker = Tracker(uri, tmp_path, SWEEP)
-    tracker.start({"tracking_uri": uri})
+    tracker.start({"spec": {"tracking_uri": uri}})
     assert not tracker.finish([], {})
     shown = caplog.text + "".join(capfd.readouterr()) + tracker.ui_command() + repr(tracker)
     shown += "".join(p.read_text() + p.name for p in tmp_path.rglob("*") if p.is_file())
@@ -773,7 +771,7 @@ def test_secrets_show_nowhere(uri, secret, tmp_path, caplog, capfd):
 def test_secrets_do_not_reach_the_spec_in_mlflow(store, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0k3n")
     tracker = Tracker(None, store, SWEEP)
-    tracker.start({"tracking_uri": "http://ann:s3cr3t@host", "token": "t0k3n"})
+    tracker.start({"spec": {"tracking_uri": "http://ann:s3cr3t@host", "token": "t0k3n"}})
     assert tracker.finish([], {})
     (parent,) = runs_of(tracker, "sweep")
     spec = json.loads(artifact(tracker, parent, "spec.json"))
@@ -862,114 +860,3 @@ def test_two_processes_start_on_an_empty_database_together(tmp_path):
     for writer in writers:
         assert writer.communicate(timeout=240) == ("", "")
         assert writer.returncode == 0
-
-
-class Server:
-    """`mlflow server` on loopback, in a process group of its own."""
-
-    def __init__(self, folder, database):
-        self._folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self._port}"
-        self._arguments = [
-            *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
-            *("--host", "127.0.0.1", "--port", str(self._port)),
-            *("--backend-store-uri", f"sqlite:///{database}"),
-            *("--artifacts-destination", str(folder / "artifacts")),
-        ]
-        self._process = None
-
-    def __enter__(self):
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (self._folder / "server.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                self._arguments,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=os.environ | quiet,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
-            except OSError:
-                assert self._process.poll() is None, (self._folder / "server.log").read_text()
-                time.sleep(0.2)
-            else:
-                return self
-        self.__exit__()
-        raise AssertionError("the MLflow server did not come up")
-
-    def __exit__(self, *_):
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(timeout=30)
-
-
-@pytest.mark.slow
-def test_a_real_server_that_goes_down_in_the_middle_is_completed_by_the_next_run(
-    tmp_path, migrated, caplog, capfd
-):
-    database = tmp_path / "server.db"
-    shutil.copy(migrated, database)
-    records = [make_attacked(seed) for seed in range(4)]
-    banks = [make_bank()]
-    put_scores(tmp_path / "store")
-    page = tmp_path / "leaderboard.csv"
-    page.write_text("method\n")
-    server = Server(tmp_path, database)
-    tracker = Tracker(server.uri, tmp_path / "store", SWEEP)
-    with server:
-        tracker.start(SPEC)
-        for record in records[:2]:
-            tracker.log(record)
-        deadline = time.monotonic() + 60
-        while len(server_runs(server)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.2)
-    for record in records[2:]:
-        tracker.log(record)
-    assert not tracker.finish([page], {"cells": 4.0})
-    assert len(our_warnings(caplog)) == 1
-    assert not tracker.is_current(records)
-    with server:
-        tracker = log(tmp_path / "store", records, server.uri, [page], {"cells": 4.0}, banks=banks)
-        (parent,) = runs_of(tracker, "sweep")
-        runs = runs_of(tracker)
-        stored = [Record.model_validate_json(artifact(tracker, r, "record.json")) for r in runs]
-        assert stored == records
-        assert {run.info.status for run in [parent, *runs]} == {"FINISHED"}
-        assert artifact(tracker, parent, "leaderboard/leaderboard.csv") == "method\n"
-        (copy,) = (tmp_path / "artifacts").rglob("*.safetensors")
-        copied = copy.stat().st_mtime_ns
-        assert artifacts_of(tracker, parent, "ulira") == [f"ulira/{SCORES}.safetensors"]
-        assert len(runs_of(tracker, "bank")) == 1
-        assert tracker.is_current(records, banks)
-        assert tracker.ui_command() == (
-            f"{server.uri}/#/experiments/{parent.info.experiment_id}/runs"
-        )
-        capfd.readouterr()
-        log(tmp_path / "store", records, server.uri, banks=banks)
-        assert capfd.readouterr() == ("", "")
-        assert [len(runs_of(tracker, kind)) for kind in ("cell", "bank")] == [4, 1]
-        assert copy.stat().st_mtime_ns == copied
-
-
-def server_runs(server):
-    """Cells that are complete on a server, asked without MLflow."""
-    body = json.dumps(
-        {
-            "experiment_ids": ["0", "1", "2", "3"],
-            "filter": "tags.`unlearnbench.kind` = 'cell' and attributes.status = 'FINISHED'",
-        }
-    )
-    request = urllib.request.Request(
-        f"{server.uri}/api/2.0/mlflow/runs/search",
-        body.encode(),
-        {"Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer).get("runs", [])
-    except urllib.error.HTTPError:
-        return []
