@@ -47,7 +47,7 @@ def cell_frame(records: list[Record]) -> pd.DataFrame:
                 "hardware": hardware_of(r),
                 **{name: r.metrics.get(name, nan) for name in SCORES},
                 **{name: r.times.get(name, nan) for name in TIMES},
-                "tuning_s": r.tuning.get("seconds", nan),
+                "tuning_s": _tuning_s(r),
                 **{name: r.model_info.get(name, nan) for name in DECORRELATION},
                 "peak_memory_bytes": float(r.peak_memory_bytes or nan),
                 "record": r,
@@ -84,6 +84,12 @@ def _labels(named: Iterable[tuple[str, dict[str, Any]]]) -> Callable[[str, dict[
 def as_text(value: Any) -> str:  # noqa: ANN401
     """A text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _tuning_s(record: Record) -> float:
+    """Seconds of tuning; not known where it was done on another machine."""
+    same = record.tuning.get("hardware") == record.environment.get("hardware")
+    return float(record.tuning.get("seconds", "nan")) if same else float("nan")
 
 
 def hardware_of(record: Record) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -195,7 +196,8 @@ def run(**options: Any) -> None:  # noqa: ANN401
             result = run_sweep(spec, where)
         _report(result)
         if any(
-            result.summary[f"{what}_failed"] for what in ("cells", "attacks", "banks", "probes")
+            result.summary[f"{what}_failed"]
+            for what in ("cells", "attacks", "banks", "probes", "studies")
         ):
             sys.exit(SOME_FAILED)
 
@@ -243,6 +245,11 @@ def plan(**options: Any) -> None:  # noqa: ANN401
     help="What to make best; several give a front.  [default: retain, forget, seconds]",
 )
 @click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Share of the original's accuracy on what is kept that may be lost.  [default: 0.02]",
+)
+@click.option(
     "--track",
     type=click.Choice(["validation", "oracle"]),
     help="oracle compares with retrained models, which nobody has who needs unlearning.  "
@@ -268,15 +275,15 @@ def plan(**options: Any) -> None:  # noqa: ANN401
 def tune(methods: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
     """Search hyper-parameters of METHODS, on originals and images that no sweep is judged by.
 
-    
+    \b
     unlearnbench tune scrub --trials 30
     unlearnbench tune svd "finetune[epochs=5]" --sweep my_sweep.toml --objective balance
 
     What is set in brackets is not searched. The result, `tuned.toml`, is for
     `unlearnbench run --hyperparameters`.
-    """
+    """  # noqa: D301 - click wants the character itself
     with _friendly_errors("interrupted; finished trials are kept, the same command continues."):
-        from .runner import check_models, count_workers, plan_sweep
+        from .runner import check_models, check_writable, count_workers, plan_sweep
         from .study_report import study_table
         from .tracking_uri import redact
         from .tuned_sweep import FILE, StudyOptions, tune_sweep
@@ -288,6 +295,7 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
             "track": options.pop("track"),
             "sampler": options.pop("sampler"),
             "seed": options.pop("seed"),
+            "tolerance": options.pop("tolerance"),
             "time_limit_s": options["time_limit"],
         }
         absent = dict.fromkeys(("seeds", "shadows", "hyperparameters"))
@@ -298,6 +306,7 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
         sweep, data, _, device = plan_sweep(spec, where, problems)
         with redirect_stdout(sys.stderr):
             check_models(sweep, data)
+            check_writable(where.out)
             workers = count_workers(where.workers, device)
             wishes = StudyOptions(options["storage"], options["study"], narrowed)
             _, studies = tune_sweep(sweep, data, device, where.store, where.out, workers, wishes)
@@ -486,8 +495,9 @@ def _read(
     if options["hyperparameters"] is not None:
         overrides["hyperparameters"] = str(options["hyperparameters"])
     if tune is not None:
-        overrides |= {"tune": tune, "ulira": {}, "probes": []}
-        overrides |= {"name": "tune", "hyperparameters": None}
+        overrides |= {"ulira": {}, "probes": [], "hyperparameters": None}
+        names = [re.split(r"[^\w.\-]", str(method).strip())[0] for method in overrides["methods"]]
+        overrides["name"] = "-".join(["tune", *dict.fromkeys(filter(None, names))])[:80]
     if options["name"] is not None:
         overrides["name"] = options["name"]
     elif (
@@ -510,6 +520,7 @@ def _read(
             plugins=options["plugin"],
             epochs=options["epochs"],
             shadows=options["shadows"],
+            tune=tune,
             problems=problems,
         )
     except InputError as error:  # no sweep to go on with

@@ -7,6 +7,7 @@ UnlearnBenchError
 ├── StoreError (OSError)           the store cannot be written or is damaged; exit code 2
 ├── DeclinedError                  a method finds that it does not serve this network or data
 ├── UndeclaredNeedError            a method touched what it had not declared
+├── PrunedError                    a trial of a search that lags behind was stopped
 ├── DivergedError                  a model or its outputs are not finite
 └── PluginError                    a plug-in that cannot be loaded
 """
@@ -71,6 +72,10 @@ class DeclinedError(UnlearnBenchError):
 
     Raised by `prepare` or `unlearn`; the cell is shown as not applicable, with the sentence.
     """
+
+
+class PrunedError(UnlearnBenchError):
+    """A trial of a hyper-parameter search was stopped, for it lagged behind the others."""
 
 
 class DivergedError(UnlearnBenchError, ArithmeticError):

@@ -23,7 +23,7 @@ from typing import Any
 
 from pebble import concurrent
 
-from .errors import DeclinedError, describe
+from .errors import DeclinedError, PrunedError, describe
 from .jobs import (
     AttackJob,
     BankJob,
@@ -53,6 +53,7 @@ class Outcome:
         busy_s: Seconds of training, unlearning and measuring in it.
         declined: Whether the reason is the method's own, that it does not serve this.
         inherited: Whether the job was not run, because one that it needs failed.
+        pruned: Whether it is a trial that was stopped early.
     """
 
     key: str
@@ -61,6 +62,7 @@ class Outcome:
     busy_s: float = 0.0
     declined: bool = False
     inherited: bool = False
+    pruned: bool = False
 
 
 def start_server() -> None:
@@ -287,6 +289,8 @@ def _run(job: Job, settings: WorkerSettings) -> Outcome:
             busy_s = _work(job, settings)
     except DeclinedError as error:
         return Outcome(job.key, describe_failure(error), declined=True)
+    except PrunedError as error:
+        return Outcome(job.key, describe_failure(error), pruned=True)
     except BaseException as error:  # a method may raise anything, SystemExit too
         if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
             raise  # Ctrl-C; in a worker it can only be the method's own

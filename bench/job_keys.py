@@ -130,7 +130,7 @@ def probe_job(
 
 
 def trial_job(cells: Sequence[CellJob]) -> TrialJob:
-    """What a worker needs to run a trial on all its development originals."""
+    """What a worker needs to run a setting on all development originals."""
     key = content_key("trial", version=TRIAL_VERSION, cells=[cell.key for cell in cells])
     return TrialJob(key, tuple(cells))
 

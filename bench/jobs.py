@@ -294,6 +294,24 @@ class ProbeJob:
         return () if self.reference is None else (self.reference.key,)
 
 
+class Pruning(NamedTuple):
+    """Where a trial is reported to, epoch by epoch.
+
+    Attributes:
+        storage: Address of the storage.
+        study: Name of the study.
+        trial: Optuna's id of the trial.
+        objective: What is made best.
+        retrained: Key of the figures of the retrained models, on the oracle track.
+    """
+
+    storage: str
+    study: str
+    trial: int
+    objective: str
+    retrained: str | None
+
+
 @dataclass(frozen=True, eq=False)
 class TrialJob:
     """Unlearn development originals with one setting of a method, and measure without test data.
@@ -301,12 +319,15 @@ class TrialJob:
     Attributes:
         key: Content key of the figures.
         cells: One forget request on one development original each, all with the same method.
+        pruning: Whom to ask after every epoch on the first original whether to go on; None to go
+            on in any case.
     """
 
     noun: ClassVar[str] = "the trial"
 
     key: str
     cells: tuple[CellJob, ...]
+    pruning: Pruning | None = None
 
     @property
     def makes(self) -> tuple[str, ...]:

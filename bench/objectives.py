@@ -8,7 +8,8 @@ were held out of training.
     forget    For whole classes 1 - the accuracy on the forget set, of which a retrained model
               knows nothing. Else 1 - |2 AUC - 1|, where AUC is that of telling the forget set from
               validation images of the same classes by the loss: 1 if the model treats what it
-              forgot like what it never saw, 0 if an attacker is always right.
+              forgot like what it never saw, 0 if an attacker is always right. Where no validation
+              image is of those classes, 1 - |accuracy on the forget set - retain|.
     seconds   Seconds inside `unlearn`.
     balance   retain x forget.
 
@@ -81,13 +82,19 @@ def tuning_figures(
 
 
 def qualities(
-    figures: Mapping[str, float], retrained: Mapping[str, float] | None = None
+    figures: Mapping[str, float],
+    retrained: Mapping[str, float] | None = None,
+    *,
+    whole: bool = False,
 ) -> dict[str, float]:
-    """`retain`, `forget` and `balance` of a model, each in [0, 1].
+    """`retain`, `forget` and `balance` of one model, each in [0, 1].
+
+    They are not linear in the figures: models are judged one by one, and then averaged.
 
     Args:
         figures: What `tuning_figures` gave.
         retrained: The same of the retrained model, on the oracle track.
+        whole: Whether the forget set is whole classes.
     """
     if retrained is not None:
         near = {k: 1 - abs(figures[k] - retrained[k]) for k in figures.keys() & retrained.keys()}
@@ -97,9 +104,36 @@ def qualities(
         retain = figures.get("val_retain_acc", 0.0)
         if "forget_auc" in figures:
             forget = 1 - abs(2 * figures["forget_auc"] - 1)
-        else:
+        elif "val_forget_acc" in figures or whole:
             forget = 1 - figures["forget_acc"]
+        else:
+            forget = 1 - abs(figures["forget_acc"] - retain)
     return {"retain": retain, "forget": forget, "balance": retain * forget}
+
+
+def judge(
+    models: Sequence[Mapping[str, float]],
+    retrained: Sequence[Mapping[str, float]] | None = None,
+    *,
+    whole: bool,
+) -> dict[str, float]:
+    """Means over development models of their qualities.
+
+    Args:
+        models: Figures of each.
+        retrained: Figures of the model that was retrained from each, on the oracle track.
+        whole: Whether the forget sets are whole classes.
+    """
+    none: list[Mapping[str, float] | None] = [None] * len(models)
+    references = none if retrained is None else list(retrained)
+    judged = [qualities(m, r, whole=whole) for m, r in zip(models, references, strict=True)]
+    return {name: fmean(each[name] for each in judged) for name in judged[0]}
+
+
+def means(models: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over development models of the figures that all of them have."""
+    names = set.intersection(*(set(figures) for figures in models))
+    return {name: fmean(figures[name] for figures in models) for name in sorted(names)}
 
 
 class Point(NamedTuple):

@@ -222,13 +222,10 @@ class Table:
 
     def tuned(self, method: Unlearner, recipe: Recipe) -> tuple[Unlearner, Tuning | None]:
         """The method with the hyper-parameters that were found for it, if any were."""
-        return self.sweep.hyperparameters.of(
-            method,
-            self.loaded.dataset.spec,
-            str(self.model),
-            recipe.name,
-            self.request.kind,
+        found = self.sweep.hyperparameters.of(
+            method, self.loaded.dataset.spec, str(self.model), recipe.name, self.request.kind
         )
+        return (method, None) if found is None else found
 
     def cell(
         self, method: Unlearner, recipe: Recipe, seed: int, tuning: Tuning | None = None

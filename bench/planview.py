@@ -71,10 +71,11 @@ def _tuning(spec: SweepSpec, targets: Sequence[Target]) -> list[str]:
     settings = spec.tune
     originals = {job.key for target in targets for job in target.originals}
     unlearnings = len(targets) * settings.trials * settings.development_models
+    again = " and as many retrained models" if settings.track == "oracle" else ""
     return [
         f"Tuning comes first: {len(targets)} studies of {settings.trials} trials each on "
         f"{settings.development_models} development models; would train at most {len(originals)} "
-        f"of these, and unlearn at most {unlearnings} times. The methods above are shown as "
+        f"of these{again}, and unlearn at most {unlearnings} times. The methods above are shown as "
         "written; they will run with what is found."
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 import threading
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -31,11 +32,17 @@ from .store import Store
 from .sweep import Sweep, SweepSpec, resolve
 from .sweep_files import Description, describe_sweep, read_description, write_description
 from .tracking import Tracker
+from .tracking_layout import trial_run
 from .tracking_memory import store_id
 from .tracking_uri import hide_secrets
 from .work import Work, drop_models, find_work, finished_banks
 
+if TYPE_CHECKING:
+    from .tuning import Study
+
 FAILURES = "failures"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,9 @@ def plan_sweep(
         with problems.noted():
             data.append(load_data(dataset, options.data_root, spec.validation_fraction))
     plan = make_plan(sweep, data, device, problems)
+    if spec.hyperparameters is not None and not problems:
+        with problems.noted():
+            _check_use(sweep, spec.hyperparameters)
     if problems or build_models:
         check_models(sweep, data, problems)
     problems.raise_any()
@@ -131,11 +141,13 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
         start_server()  # there will be work: load torch there while we load it here
     sweep, data, plan, device = plan_sweep(spec, options)
     workers = count_workers(options.workers, device)
+    studies: list[Study] = []
     if spec.tune is not None:
         check_models(sweep, data)
+        check_writable(options.out)
         from .tuned_sweep import tune_sweep
 
-        sweep, _ = tune_sweep(sweep, data, device, options.store, options.out, workers)
+        sweep, studies = tune_sweep(sweep, data, device, options.store, options.out, workers)
         plan = make_plan(sweep, data, device)
     work = find_work(plan, Store(options.store, create=False), workers)
     if work:
@@ -144,12 +156,12 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
         check_models(sweep, data)
     store = Store(options.store)  # from here on there are no mistakes left to report
     store.tidy()
-    _check_writable(options.out)
+    check_writable(options.out)
     if work:
         for loaded in data:
             put_images(store, loaded.images)
     tracker = Tracker(options.tracking_uri, options.store, spec.name, log_models=options.log_models)
-    reporter = _Reporter(spec, store, plan, work, options, tracker)
+    reporter = _Reporter(spec, store, plan, work, options, tracker, studies)
     reporter.describe(device)
     reporter.begin()
     settings = WorkerSettings(
@@ -196,9 +208,10 @@ class _Reporter:
         work: Work,
         options: RunOptions,
         tracker: Tracker,
+        studies: Sequence[Study],
     ) -> None:
         self.spec, self.store, self.plan, self.work = spec, store, plan, work
-        self.out, self.tracker = options.out, tracker
+        self.out, self.tracker, self.studies = options.out, tracker, studies
         self.cells = {cell.key: cell for cell in plan.cells}
         self.results = stored_results(store, self.cells)
         self.scores = stored_results(store, plan.attacks, "ulira")
@@ -230,6 +243,8 @@ class _Reporter:
         if self._fresh or not self.tracker.is_current(records, banks, self._description):
             self.tracker.start(self._description)
             self._log(records, banks)
+            for trial in [trial for study in self.studies for trial in study.trials]:
+                self.tracker.log_child(trial_run(trial))
         if self._fresh:
             shutil.rmtree(self.out / FAILURES, ignore_errors=True)  # they are tried again
             threading.Thread(target=_import_renderer, daemon=True).start()
@@ -371,6 +386,9 @@ class _Reporter:
             },
             "attacks_failed": sum(key in self.failures for key in self.plan.attacks),
             "probes_failed": sum(key in self.failures for key in self.plan.probes),
+            "studies_failed": sum(
+                bool(study.tuned.tuning and study.tuned.tuning.reason) for study in self.studies
+            ),
             "banks_failed": sum(job.key in self.failures for job in self.work.banks),
         }
         tracked = True
@@ -426,7 +444,29 @@ def check_models(
         noted.raise_any()
 
 
-def _check_writable(out: Path) -> None:
+def _check_use(sweep: Sweep, file: Path) -> None:
+    """Tell which methods a file of hyper-parameters does not cover.
+
+    Raises:
+        InputError: If it covers none.
+    """
+    found = sweep.hyperparameters
+    missed = ", ".join(f"`{method}`" for method in found.missed)
+    if not found.applied:
+        raise InputError(
+            f"nothing in the hyper-parameters `{file}` is for a dataset, model, recipe, kind of "
+            f"forget set and method of this sweep; its methods are {missed or 'not searched'}."
+        )
+    if missed:
+        _log.warning("`%s` has nothing for %s on some tasks; used as written.", file, missed)
+
+
+def check_writable(out: Path) -> None:
+    """Make the output folder and try to write.
+
+    Raises:
+        StoreError: If that is not possible.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"

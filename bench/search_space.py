@@ -186,7 +186,9 @@ def declared(method: type[Unlearner]) -> list[Dimension]:
             found.append(Dimension(name, ranges[0], kind is int, when))
         elif kind is bool or get_origin(kind) is Literal:
             choices = (False, True) if kind is bool else get_args(kind)
-            found.append(Dimension(name, tuple(choices), when=when))
+            # TOML has no word for None, and the default stands for it where it is one
+            known = tuple(choice for choice in choices if choice is not None)
+            found.append(Dimension(name, known, when=when))
     return found
 
 
@@ -234,7 +236,9 @@ def _narrow(method: type[Unlearner], name: str, values: Any) -> Dimension:  # no
     elif kind is bool or get_origin(kind) is Literal:
         if not isinstance(values, Sequence) or isinstance(values, str) or not values:
             raise InputError(f"{owner} needs a list of choices; got {values!r}.")
-        dimension = Dimension(name, tuple(dict.fromkeys(values)), when=when)
+        for value in values:
+            method.create({name: value})
+        return Dimension(name, tuple(dict.fromkeys(values)), when=when)
     else:
         raise InputError(f"{owner} is not possible: it is neither a number nor a choice.")
     for value in values:

@@ -11,7 +11,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from .objectives import front, rule
-from .study import BUSY_S, FIGURES, REASON, TuningStudy
+from .study import FIGURES
 from .tablecell import significant
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def study_table(study: Study) -> str:
 def write_study(study: Study, folder: Path) -> None:
     """Write `trials.csv`, and figures as SVG and PNG, as far as there is something to draw."""
     folder.mkdir(parents=True, exist_ok=True)
-    _trials(study.optuna).to_csv(folder / "trials.csv", index=False)
+    _trials(study).to_csv(folder / "trials.csv", index=False)
     (folder / "front.md").write_text(study_table(study) + "\n", encoding="utf-8")
     if len(study.points) < 2:
         return
@@ -70,19 +70,19 @@ def write_study(study: Study, folder: Path) -> None:
         _save(draw, folder / name, len(study.target.space.dimensions))
 
 
-def _trials(tuned: TuningStudy) -> pd.DataFrame:
+def _trials(study: Study) -> pd.DataFrame:
     """One row a trial that counts."""
     return pd.DataFrame(
         [
             {
-                "trial": t.number,
-                "state": t.state.name.lower(),
-                "reason": t.user_attrs.get(REASON, ""),
-                "busy_s": t.user_attrs.get(BUSY_S),
-                **{k: v for k, v in t.user_attrs.get(FIGURES, {}).items() if k != "number"},
+                "trial": t.trial,
+                "state": t.state,
+                "reason": t.reason or "",
+                "busy_s": t.busy_s,
+                **t.metrics,
                 **{f"param.{name}": value for name, value in t.params.items()},
             }
-            for t in tuned.counted()
+            for t in study.trials
         ]
     )
 
@@ -154,7 +154,7 @@ def _save(draw: Callable[[], Any], path: Path, dimensions: int) -> None:
                 plt.gcf().savefig(
                     path.with_suffix(f".{kind}"), bbox_inches="tight", dpi=150, metadata=known
                 )
-        except (ValueError, RuntimeError, ZeroDivisionError):
+        except Exception:  # a figure must not cost a study
             return
         finally:
             plt.close("all")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import InputError, describe
+from .errors import InputError, StoreError, describe
 from .tracking_uri import hide_secrets, redact
 
 if TYPE_CHECKING:
@@ -68,6 +69,36 @@ def experimental() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
+
+
+@contextmanager
+def faults_named(address: str) -> Iterator[None]:
+    """Turn what a storage raises when it fails into one sentence.
+
+    Raises:
+        StoreError: If it cannot be read or written any more.
+    """
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    kinds: tuple[type[Exception], ...] = (
+        OSError,
+        SQLAlchemyError,
+        optuna.exceptions.StorageInternalError,
+    )
+    grpc = sys.modules.get("grpc")
+    if grpc is not None:
+        kinds = (*kinds, grpc.RpcError)
+    try:
+        yield
+    except StoreError:
+        raise
+    except kinds as error:
+        reason = hide_secrets(describe(error).partition(" (Background")[0], address)
+        raise StoreError(
+            f"the storage `{redact(address)}` fails ({reason}); what is in it is kept, and the "
+            "same command continues."
+        ) from error
 
 
 def _journal(path: Path) -> tuple[BaseStorage, str]:

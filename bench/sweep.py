@@ -145,6 +145,7 @@ def read_sweep(
     plugins: Iterable[Path] = (),
     epochs: int | None = None,
     shadows: int | None = None,
+    tune: Mapping[str, Any] | None = None,
     problems: Problems | None = None,
 ) -> SweepSpec:
     """Read a sweep file, or the built-in quickstart, and lay options of the command line over it.
@@ -156,6 +157,7 @@ def read_sweep(
         plugins: Plug-in files beside those of the file.
         epochs: Replaces the file's training epochs.
         shadows: Replaces the file's number of shadow models.
+        tune: Laid over the file's settings of tuning.
         problems: Where to note fields that are wrong, which then hold what the quickstart has, so
             that the others can be checked too; without it, they are raised.
 
@@ -178,6 +180,9 @@ def read_sweep(
     for table, key, value in (("training", "epochs", epochs), ("ulira", "shadows", shadows)):
         if value is not None and isinstance(content.setdefault(table, {}), dict):
             content[table] = {**content[table], key: value}
+    if tune is not None:
+        own = content.get("tune")
+        content["tune"] = {**own, **tune} if isinstance(own, dict) else dict(tune)
     try:
         return SweepSpec.model_validate(content)
     except ValidationError as error:

@@ -14,8 +14,10 @@ from .record import Record, latest_by_key, read_records
 from .sweep_files import read_description
 from .tracking import Tracker
 from .tracking_client import check_answers
+from .tracking_layout import trial_run
 from .tracking_memory import known_store_id
 from .tracking_uri import redact
+from .trial_record import read_trials
 
 RESULTS = Path("results")
 LEADERBOARD = ("leaderboard.md", "leaderboard.csv", "leaderboard.html", "banks.jsonl")
@@ -68,6 +70,8 @@ def _sync(folder: Path, name: str, records: Sequence[Record], tracker: Tracker) 
         tracker.log_bank(bank)
     for record in records:
         tracker.log(record)
+    for trial in read_trials(folder):
+        tracker.log_child(trial_run(trial))
     files = [folder / file for file in LEADERBOARD if (folder / file).is_file()]
     complete = tracker.finish([*files, folder / "records.jsonl"], _summary(folder), math.inf)
     counts = f"{len(records)} cells" + (f" and {len(banks)} shadow banks" if banks else "")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from .bank_record import BankRecord
 from .record import DECORRELATION, Record
+from .trial_record import TrialRecord
 
 # Raise it when anything here changes: every cell and bank is then logged once more.
 LAYOUT = 4
@@ -44,6 +45,10 @@ ATTACK_TAGS = ("reason", "suspicion", "scores")
 ENDED = ("FINISHED", "FAILED")  # a run in any other state was left by a writer that was killed
 _STATUS = {"ok": "FINISHED", "skipped": "FINISHED", "failed": "FAILED"}
 _CELL = ("dataset", "model", "recipe", "scenario", "method", "seed")
+_TRIAL = (
+    "study", "trial", "dataset", "model", "recipe", "kind", "method", "track", "development_models",
+    "objectives",
+)  # fmt: skip
 _BANK = ("dataset", "model", "recipe", "shadows", "views", "bank")
 
 
@@ -156,7 +161,33 @@ def bank_run(bank: BankRecord) -> ChildRun:
     )
 
 
-def digest_of(record: Record | BankRecord) -> str:
+def trial_run(trial: TrialRecord) -> ChildRun:
+    """Return the run of a trial of a hyper-parameter search."""
+    about = {name: getattr(trial, name) for name in _TRIAL}
+    params = {
+        f"method.{name}" if name in about else name: value for name, value in trial.params.items()
+    }
+    tags = {**about, "state": trial.state, "reason": trial.reason, "chosen": trial.chosen}
+    return ChildRun(
+        kind="trial",
+        key=f"{trial.study}/{trial.trial}",
+        digest=digest_of(trial),
+        name=f"trial {trial.trial} of {trial.study}",
+        status="FAILED" if trial.state == "failed" else "FINISHED",
+        seconds=trial.busy_s,
+        params={
+            mlflow_name(name): _text(value, 6000) for name, value in {**params, **about}.items()
+        },
+        metrics={
+            f"tuning/{mlflow_name(name)}": float(value) for name, value in trial.metrics.items()
+        },
+        tags=_tags(tags),
+        file="trial.json",
+        text=trial.to_json() + "\n",
+    )
+
+
+def digest_of(record: Record | BankRecord | TrialRecord) -> str:
     """Return the digest of what a record becomes in MLflow."""
     return hashlib.sha256(f"{LAYOUT}\n{record.to_json()}".encode()).hexdigest()
 

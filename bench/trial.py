@@ -7,30 +7,33 @@ the measuring can reach them.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from statistics import fmean
 
 import numpy as np
+from torch import nn
 
 from .dataset import ImageData
 from .datastore import get_images
 from .evaluate import outputs_on
-from .jobs import CellJob, TrialJob, WorkerSettings
+from .jobs import CellJob, Pruning, TrialJob, WorkerSettings
 from .objectives import tuning_figures
+from .pruning import Pruner
 from .store import Store
-from .training import check_finite
+from .training import EpochDone, check_finite
 from .workbench import Workbench, begin
 
 KIND = "trial"
 
 
 def run_trial(job: TrialJob, settings: WorkerSettings) -> float:
-    """Run a trial on all its development originals and store means, unless they are there.
+    """Run a trial on all its development originals and store figures, unless they are there.
 
     Returns:
         Seconds spent preparing, unlearning and measuring.
 
     Raises:
+        PrunedError: If it lags behind the other trials of its study.
         DivergedError: If an unlearned model or its outputs are not finite.
         Exception: Whatever the method raises.
     """
@@ -39,11 +42,12 @@ def run_trial(job: TrialJob, settings: WorkerSettings) -> float:
         if store.has(KIND, job.key):
             return 0.0
         began = time.perf_counter()
-        found = [_run(store, cell, settings) for cell in job.cells]
+        found = [
+            _run(store, cell, settings, job.pruning if cell is job.cells[0] else None)
+            for cell in job.cells
+        ]
         busy_s = time.perf_counter() - began
-        names = set.intersection(*(set(figures) for figures in found))
-        means = {name: fmean(figures[name] for figures in found) for name in sorted(names)}
-        store.put(KIND, job.key, {"figures": means, "busy_s": busy_s})
+        store.put(KIND, job.key, {"models": found, "busy_s": busy_s})
         return busy_s
 
 
@@ -56,17 +60,42 @@ def without_test(data: ImageData) -> ImageData:
     return blind
 
 
-def _run(store: Store, cell: CellJob, settings: WorkerSettings) -> dict[str, float]:
+def _run(
+    store: Store, cell: CellJob, settings: WorkerSettings, pruning: Pruning | None
+) -> dict[str, float]:
     """Figures of one development original, with `unlearn_s` and `prepare_s`."""
     data = without_test(get_images(store, cell.original.data))
     workbench = Workbench(store, cell, settings, data)
     workbench.warm_up()
     prepared = workbench.prepare()
-    outcome = workbench.unlearn(prepared.tensors)
-    check_finite(outcome.model)
     sets = {
         "forget": workbench.train_set("forget", workbench.request.forget),
         "validation": workbench.train_set("validation", workbench.split.validation),
     }
-    figures = tuning_figures(outputs_on(outcome.model, sets), workbench.request.classes)
-    return figures | {"unlearn_s": outcome.unlearn_s, "prepare_s": prepared.prepare_s}
+
+    def figures(model: nn.Module) -> dict[str, float]:
+        return tuning_figures(outputs_on(model, sets), workbench.request.classes)
+
+    whole = bool(workbench.request.classes)
+    outcome = workbench.unlearn(prepared.tensors, _looking(store, pruning, figures, whole))
+    check_finite(outcome.model)
+    return figures(outcome.model) | {
+        "unlearn_s": outcome.unlearn_s,
+        "prepare_s": prepared.prepare_s,
+    }
+
+
+def _looking(
+    store: Store,
+    pruning: Pruning | None,
+    figures: Callable[[nn.Module], dict[str, float]],
+    whole: bool,
+) -> EpochDone | None:
+    """What looks at the model after every epoch, if anything does."""
+    if pruning is None:
+        return None
+    retrained = None
+    if pruning.retrained is not None:
+        found = store.get(KIND, pruning.retrained)
+        retrained = None if found is None else found.meta["models"][0]
+    return Pruner(pruning, figures, retrained, whole=whole).epoch_done

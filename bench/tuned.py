@@ -10,9 +10,11 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import InputError
+from .errors import InputError, Problems
 from .files import write_text_atomically
 from .plugin import explain
+from .registry import METHODS
+from .search_space import declared
 from .tuning_settings import Track
 from .unlearner import Scope, Unlearner
 
@@ -41,6 +43,7 @@ class Tuning(BaseModel):
         retain: Its quality; see `objectives`.
         forget: Likewise.
         unlearn_s: Seconds that it unlearned.
+        hardware: Where; its seconds stand beside those of the same hardware only.
         original_retain: `retain` of the development originals before unlearning.
         reason: Why nothing was found, and the method is used as it was written.
     """
@@ -60,6 +63,7 @@ class Tuning(BaseModel):
     forget: float | None = None
     unlearn_s: float | None = None
     original_retain: float | None = None
+    hardware: str | None = None
     reason: str | None = None
 
 
@@ -134,24 +138,48 @@ class Hyperparameters:
     """What methods are run with instead of what was written.
 
     Args:
-        found: Entries; of several that hold, the first is taken.
+        found: Entries; of several that hold, the first is taken. A method that is written in
+            another way (order, spaces) is the same.
+
+    Attributes:
+        applied: How often something was found to hold.
+        missed: Methods that could be tuned, and for which on some task nothing holds.
+
+    Raises:
+        InputError: For every method that is unknown, and every hyper-parameter that is not
+            allowed or belongs to a recipe, together.
     """
 
     def __init__(self, found: Iterable[TunedMethod] = ()) -> None:
-        self._found = list(found)
+        problems = Problems()
+        self.applied, self.missed = 0, dict[str, None]()
+        self._found: list[tuple[TunedMethod, Unlearner]] = []
+        for entry in found:
+            with problems.noted():
+                method = METHODS.create(entry.method)
+                tuned = type(method).create({**method.params, **entry.params})
+                recipe = sorted(type(method).penalty_fields & entry.params.keys())
+                if recipe:
+                    raise InputError(
+                        f"hyper-parameters of `{entry.method}`: {', '.join(recipe)} of the recipe "
+                        "cannot be taken from a file, for originals are trained with them; write "
+                        "them in the method."
+                    )
+                canonical = entry.model_copy(update={"method": method.spec})
+                self._found.append((canonical, tuned))
+        problems.raise_any()
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def of(
         self, method: Unlearner, dataset: str, model: str, recipe: str, kind: Scope
-    ) -> tuple[Unlearner, Tuning | None]:
-        """A method as it is run on a task, and how its hyper-parameters were found.
-
-        Raises:
-            InputError: If the method does not allow them.
-        """
-        for entry in self._found:
+    ) -> tuple[Unlearner, Tuning | None] | None:
+        """A method as it is run on a task, and how that was found; None where nothing holds."""
+        for entry, tuned in self._found:
             if entry.applies(method, dataset, model, recipe, kind):
-                return type(method).create({**method.params, **entry.params}), entry.tuning
-        return method, None
+                self.applied += 1
+                return tuned, entry.tuning
+        if declared(type(method)):
+            self.missed[method.spec] = None
+        return None

@@ -10,14 +10,16 @@ from typing import Any
 from .datastore import put_images
 from .environment import threads
 from .errors import InputError
+from .files import write_text_atomically
 from .jobs import WorkerSettings
 from .plan import LoadedData
 from .store import Store
 from .study_report import write_study
 from .sweep import Sweep
-from .tuned import Hyperparameters, write_tuned
+from .trial_record import write_trials
+from .tuned import Hyperparameters, TunedMethod, read_tuned, write_tuned
 from .tuning import Study, tune
-from .tuning_target import find_targets
+from .tuning_target import Target, find_targets
 
 FILE = "tuned.toml"
 FOLDER = "tuning"
@@ -54,7 +56,8 @@ def tune_sweep(
         data: Its datasets, loaded.
         device: Torch's name of the device.
         store: Root of the store.
-        out: Folder for `tuned.toml` and a folder of tables and figures for each study.
+        out: Folder for `tuned.toml`, `trials.jsonl`, and a folder of tables and figures for each
+            study.
         workers: Processes at a time.
         options: Further wishes.
 
@@ -82,14 +85,38 @@ def tune_sweep(
         threads=threads(),
     )
     done: list[Study] = []
+    file = out / FILE
+    # of a run that was interrupted, what is still to be looked at again stays there
+    before = read_tuned(file) if file.is_file() else []
+    wanted = [_place(target) for target in targets]
+    before = [entry for entry in before if _place_of(entry) in wanted]
 
     def keep(study: Study) -> None:
         done.append(study)
+        new = [each.tuned for each in done]
+        places = [_place_of(entry) for entry in new]
+        write_tuned(file, [*new, *(e for e in before if _place_of(e) not in places)])
+        write_trials(out, [trial for each in done for trial in each.trials])
         write_study(study, out / FOLDER / study.optuna.name)
-        write_tuned(out / FILE, [each.tuned for each in done])
+
+    def note(study: str, trial: int, details: str) -> None:
+        path = out / FOLDER / study / "failures" / f"trial-{trial}.log"
+        write_text_atomically(path, details)
 
     tune(
-        targets, opened, worker, workers, storage=options.storage, name=options.study, finished=keep
-    )
+        targets, opened, worker, workers,
+        storage=options.storage, name=options.study, finished=keep, failed=note,
+    )  # fmt: skip
     found = Hyperparameters(study.tuned for study in done)
     return replace(sweep, hyperparameters=found), done
+
+
+def _place(target: Target) -> tuple[str | None, ...]:
+    loaded = target.loaded
+    return (
+        target.method.spec, loaded.dataset.spec, str(target.model), target.recipe.name, target.kind
+    )  # fmt: skip
+
+
+def _place_of(entry: TunedMethod) -> tuple[str | None, ...]:
+    return (entry.method, entry.dataset, entry.model, entry.recipe, entry.kind)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from .environment import hardware, threads
 from .executor import Lanes, Outcome, execute, open_lanes
-from .jobs import Job, WorkerSettings
-from .objectives import Point, choose, qualities
+from .jobs import Job, Pruning, WorkerSettings
+from .objectives import Point, choose, judge, means
 from .store import Store
-from .study import BUSY_S, TuningStudy
+from .study import BUSY_S, FIGURES, REASON, TuningStudy
 from .trial import KIND
+from .trial_record import TrialRecord
 from .tuned import TunedMethod, Tuning
 from .tuning_target import Target
 
@@ -41,6 +43,37 @@ class Study:
     optuna: TuningStudy
     points: list[Point]
 
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """Records of the trials that count."""
+        target, tuning = self.target, self.tuned.tuning
+        states = {"COMPLETE": "complete", "FAIL": "failed", "PRUNED": "pruned"}
+        return [
+            TrialRecord(
+                study=self.optuna.name,
+                trial=trial.number,
+                state=states.get(trial.state.name, "running"),
+                reason=trial.user_attrs.get(REASON),
+                chosen=tuning is not None and tuning.trial == trial.number,
+                dataset=target.loaded.dataset.spec,
+                model=str(target.model),
+                recipe=target.recipe.name,
+                kind=target.kind,
+                method=target.method.spec,
+                params=trial.params,
+                track=target.settings.track,
+                objectives=list(target.settings.objectives),
+                development_models=target.settings.development_models,
+                metrics={
+                    name: value
+                    for name, value in trial.user_attrs.get(FIGURES, {}).items()
+                    if name != "number"
+                },
+                busy_s=trial.user_attrs.get(BUSY_S, 0.0),
+            )
+            for trial in self.optuna.counted()
+        ]
+
 
 def tune(
     targets: Sequence[Target],
@@ -51,6 +84,7 @@ def tune(
     storage: str | None = None,
     name: str | None = None,
     finished: Callable[[Study], None] = lambda study: None,
+    failed: Callable[[str, int, str], None] = lambda study, trial, details: None,
 ) -> list[Study]:
     """Run the studies of all targets, one after the other.
 
@@ -62,6 +96,7 @@ def tune(
         storage: Address of a storage of studies; None for journals in the store.
         name: Name of the study, where there is one target only.
         finished: Called with each study when it is done.
+        failed: Called with study, number and traceback of a trial whose method raised something.
 
     Raises:
         InputError: If a storage cannot be opened, or holds another study of the name.
@@ -87,7 +122,7 @@ def tune(
         for target, study in zip(targets, opened, strict=True):
             lanes = open_lanes(worker, workers)
             try:
-                done.append(_run(target, study, store, lanes, max(1, workers), failures))
+                done.append(_run(target, study, store, lanes, max(1, workers), failures, failed))
             except BaseException:
                 lanes.stop()
                 study.give_up()
@@ -105,7 +140,7 @@ def _make_ready(
     """Train development originals and measure what trials are compared with.
 
     Returns:
-        Why it failed, by key of the product that is missing.
+        Why it failed, by key of the job.
     """
     jobs: dict[str, Job] = {}
     for target in targets:
@@ -122,6 +157,7 @@ def _make_ready(
             bar.update()
             if outcome.reason is not None:
                 failures[outcome.key] = outcome.reason
+                bar.write(f"failed: a development original: {outcome.reason}.", sys.stderr)
     return failures
 
 
@@ -132,6 +168,7 @@ def _run(
     lanes: Lanes,
     width: int,
     failures: Mapping[str, str],
+    failed: Callable[[str, int, str], None],
 ) -> Study:
     """Ask for trials, run them and tell, until the budget is used up."""
     compared = {name: store.get(KIND, job.key) for name, job in target.references.items()}
@@ -139,27 +176,34 @@ def _run(
         (failures.get(job.key) for job in target.references.values() if job.key in failures), None
     )
     references = {
-        name: artifact.meta["figures"]
-        for name, artifact in compared.items()
-        if artifact is not None
+        name: artifact.meta["models"] for name, artifact in compared.items() if artifact is not None
     }
+    whole = target.kind == "class"
     if len(references) < len(compared):
         reason = f"the development originals are missing: {broken or 'unknown'}"
         return Study(target, _tuned(target, study, [], None, reason), study, [])
     retrained = references.get("retrain")
     limit_s = target.settings.time_limit_s
     waiting: dict[str, list[Trial]] = {}
+    began: dict[int, float] = {}
 
     def settle(outcome: Outcome) -> None:
         found = store.get(KIND, outcome.key)
         for trial in waiting.pop(outcome.key):
             if found is None:
                 reason = outcome.reason or "unknown"
-                study.fail(trial, reason)
+                busy_s = time.perf_counter() - began.pop(trial.number)
+                if outcome.pruned:
+                    study.prune(trial, reason, busy_s)
+                    bar.update()
+                    continue
+                study.fail(trial, reason, busy_s)
+                if outcome.details:
+                    failed(study.name, trial.number, outcome.details)
                 bar.write(f"failed: trial {trial.number} of {study.name}: {reason}.", sys.stderr)
             else:
-                figures = found.meta["figures"]
-                judged = qualities(figures, retrained)
+                figures = means(found.meta["models"])
+                judged = judge(found.meta["models"], retrained, whole=whole)
                 point = Point(
                     trial.number, judged["retain"], judged["forget"], figures["unlearn_s"]
                 )
@@ -182,8 +226,9 @@ def _run(
                     bar.update()
                     continue
                 waiting.setdefault(job.key, []).append(trial)
+                began[trial.number] = time.perf_counter()
                 if len(waiting[job.key]) == 1:
-                    lanes.submit(job, limit_s)
+                    lanes.submit(replace(job, pruning=_pruning(target, study, trial)), limit_s)
             if waiting:
                 for outcome in lanes.finished():
                     settle(outcome)
@@ -192,8 +237,23 @@ def _run(
             elif study.taken() >= target.settings.trials:
                 break
     points = study.points()
-    original = qualities(references["identity"], retrained)["retain"]
+    original = judge(references["identity"], retrained, whole=whole)["retain"]
     return Study(target, _tuned(target, study, points, original, None), study, points)
+
+
+def _pruning(target: Target, study: TuningStudy, trial: Trial) -> Pruning | None:
+    """Whom a trial asks whether to go on; nobody where single values cannot be compared."""
+    settings = target.settings
+    if not settings.prune or len(settings.objectives) > 1 or settings.objectives[0] == "seconds":
+        return None
+    retrained = target.references.get("retrain")
+    return Pruning(
+        storage=study.address,
+        study=study.name,
+        trial=trial._trial_id,
+        objective=settings.objectives[0],
+        retrained=None if retrained is None else retrained.key,
+    )
 
 
 def _tuned(
@@ -228,6 +288,7 @@ def _tuned(
         forget=None if best is None else best.forget,
         unlearn_s=None if best is None else best.seconds,
         original_retain=original,
+        hardware=hardware(target.device, threads()),
         reason=reason,
     )
     return TunedMethod(

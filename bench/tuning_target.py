@@ -3,7 +3,8 @@
 A kind of task is a dataset, an architecture, a recipe and a kind of forget set: whole classes, or
 any other. Development originals are trained for tuning alone, from seeds that no sweep uses; each
 is given one of the sweep's forget requests of the kind. Training set, validation images and
-requests are the sweep's, which a deployer has too; nothing else is.
+requests are the sweep's, which a deployer has too; nothing else is. Where nothing is trained
+(0 epochs), there is one checkpoint only, and a trial runs on the sweep's own original.
 """
 
 from __future__ import annotations
@@ -121,6 +122,8 @@ class Target:
     def _tasks(self) -> list[tuple[OriginalJob, ForgetRequest]]:
         """Development originals, each with a forget request."""
         count, requests = self.settings.development_models, self.requests
+        if not (self.recipe.settings.epochs or self.recipe.fine_tuning):
+            count = min(count, len(requests))  # a checkpoint is the same for every seed
         # spread over the requests, where there are more of them
         places = [place * max(1, len(requests) // count) % len(requests) for place in range(count)]
         return [
@@ -159,8 +162,16 @@ def find_targets(
     """
     problems = Problems()
     spaces: dict[str, SearchSpace] = {}
+    written: dict[str, set[str]] = {}
+    if settings.time_limit_s is None:
+        settings = settings.model_copy(update={"time_limit_s": sweep.spec.time_limit_s})
     for method in sweep.methods:
         with problems.noted():
+            if written.setdefault(method.spec, method.model_fields_set) != method.model_fields_set:
+                raise InputError(
+                    f"`{method.spec}` is listed twice, once with a default written out, which is "
+                    "then not searched; keep one of them."
+                )
             fixed = {k: method.params[k] for k in sorted(method.model_fields_set)}
             spaces[method.spec] = SearchSpace(type(method), fixed, narrowed)
     found = []
@@ -192,6 +203,12 @@ def _targets(
             if space is None or not space.dimensions:
                 continue
             for recipe in sweep.recipes_of(method):
+                trained = bool(recipe.settings.epochs or recipe.fine_tuning)
+                if settings.track == "oracle" and not trained:
+                    raise InputError(
+                        "the oracle track compares with retrained models, and nothing is trained "
+                        "here (`training.epochs` is 0); use the validation track."
+                    )
                 kinds: dict[Scope, list[ForgetRequest]] = {}
                 for scenario, request in requests:
                     table = Table(sweep, loaded, model, scenario, request, device, None)
