@@ -286,7 +286,7 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
         from .runner import check_models, check_writable, count_workers, plan_sweep
         from .study_report import study_table
         from .tracking_uri import redact
-        from .tuned_sweep import FILE, StudyOptions, tune_sweep
+        from .tuned_sweep import FILE, StudyOptions, tune_alone
 
         settings = {
             "trials": options.pop("trials"),
@@ -309,7 +309,7 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
             check_writable(where.out)
             workers = count_workers(where.workers, device)
             wishes = StudyOptions(options["storage"], options["study"], narrowed)
-            _, studies = tune_sweep(sweep, data, device, where.store, where.out, workers, wishes)
+            studies, tracked, ui = tune_alone(sweep, data, device, where, workers, wishes)
         if not studies:
             raise InputError(
                 f"there is nothing to tune: {', '.join(f'`{m}`' for m in methods)} declare no "
@@ -317,7 +317,11 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
             )
         for study in studies:
             click.echo(study_table(study) + "\n")
-        click.echo(f"Hyper-parameters: {where.out / FILE}")
+        if not tracked:
+            click.echo(
+                "MLflow is not complete; run the same command again to complete it.", err=True
+            )
+        click.echo(f"Hyper-parameters: {where.out / FILE}   MLflow UI: {ui}")
         address = studies[0].optuna.address
         click.echo(f"Studies: optuna-dashboard {redact(address)}")
         if any(study.tuned.tuning is None or study.tuned.tuning.reason for study in studies):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .datastore import put_images
-from .environment import threads
+from .environment import describe_environment, threads
 from .errors import InputError
 from .files import write_text_atomically
 from .jobs import WorkerSettings
@@ -16,10 +17,17 @@ from .plan import LoadedData
 from .store import Store
 from .study_report import write_study
 from .sweep import Sweep
+from .tracking import Tracker
+from .tracking_layout import trial_run
+from .tracking_uri import hide_secrets
+from .trial_record import FILE as TRIALS
 from .trial_record import write_trials
 from .tuned import Hyperparameters, TunedMethod, read_tuned, write_tuned
 from .tuning import Study, tune
 from .tuning_target import Target, find_targets
+
+if TYPE_CHECKING:
+    from .runner import RunOptions
 
 FILE = "tuned.toml"
 FOLDER = "tuning"
@@ -109,6 +117,45 @@ def tune_sweep(
     )  # fmt: skip
     found = Hyperparameters(study.tuned for study in done)
     return replace(sweep, hyperparameters=found), done
+
+
+def tune_alone(
+    sweep: Sweep,
+    data: Sequence[LoadedData],
+    device: str,
+    options: RunOptions,
+    workers: int,
+    wishes: StudyOptions,
+) -> tuple[list[Study], bool, str]:
+    """Tune the methods of a sweep that is not run, every trial a run in MLflow.
+
+    Args:
+        sweep: The sweep, which says how (`tune`).
+        data: Its datasets, loaded.
+        device: Torch's name of the device.
+        options: Where and how.
+        workers: Processes at a time.
+        wishes: Further wishes.
+
+    Returns:
+        The studies, whether everything is in MLflow, and the command that opens its UI.
+
+    Raises:
+        InputError: As `tune_sweep`.
+    """
+    _, studies = tune_sweep(sweep, data, device, options.store, options.out, workers, wishes)
+    if not studies:
+        return studies, True, ""
+    tracker = Tracker(options.tracking_uri, options.store, sweep.spec.name)
+    environment = describe_environment(device, threads())
+    text = json.dumps({"spec": sweep.spec.model_dump(mode="json"), "environment": environment})
+    tracker.start(json.loads(hide_secrets(text, tracker.uri)))
+    for study in studies:
+        for trial in study.trials:
+            tracker.log_child(trial_run(trial))
+    files = [options.out / FILE, options.out / TRIALS]
+    tracked = tracker.finish(files, {"studies": float(len(studies))})
+    return studies, tracked, tracker.ui_command()
 
 
 def _place(target: Target) -> tuple[str | None, ...]:

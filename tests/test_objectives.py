@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlearnbench.bench.evaluate import Outputs
-from unlearnbench.bench.objectives import Point, choose, front, qualities, rule, tuning_figures
+from unlearnbench.bench.objectives import (
+    Point,
+    choose,
+    front,
+    judge,
+    means,
+    qualities,
+    rule,
+    tuning_figures,
+)
 
 ALL = ("retain", "forget", "seconds")
 
@@ -51,10 +60,19 @@ def test_the_attack_on_examples_compares_with_unseen_images_of_the_same_classes(
 
 def test_without_unseen_images_of_those_classes_the_accuracy_has_to_do():
     figures = tuning_figures(
-        {"forget": outputs([0, 1], [0, 0]), "validation": outputs([1], [1])}, ()
+        {"forget": outputs([0, 1, 1, 1], [0, 0, 0, 0]), "validation": outputs([1], [1])}, ()
     )
     assert "forget_auc" not in figures
-    assert qualities(figures)["forget"] == 0.5
+    assert qualities(figures)["forget"] == 0.25  # as far from what is kept as can be seen
+
+
+def test_models_are_judged_one_by_one():
+    models = [{"forget_acc": 0.5, "val_retain_acc": 0.9, "forget_auc": auc} for auc in (0.2, 0.8)]
+    assert judge(models, whole=False)["forget"] == pytest.approx(0.4)  # and not 1
+    own = [{"forget_acc": acc, "val_retain_acc": 0.9} for acc in (0.0, 1.0)]
+    retrained = [{"forget_acc": 0.5, "val_retain_acc": 0.9}] * 2
+    assert judge(own, retrained, whole=True)["forget"] == pytest.approx(0.5)
+    assert means([*models, {"forget_acc": 0.2}]) == pytest.approx({"forget_acc": 0.4})
 
 
 def test_the_oracle_measures_distances_to_the_retrained_model():

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from unlearnbench.bench import METHODS, InputError
+from unlearnbench.bench import METHODS, InputError, StoreError
 from unlearnbench.bench.objectives import Point
 from unlearnbench.bench.search_space import SearchSpace
 from unlearnbench.bench.study import TuningStudy
@@ -84,6 +84,9 @@ def test_a_study_goes_on_where_it_stopped_and_can_be_given_more(tmp_path):
     with opened(tmp_path, trials=8) as study:
         assert len(work(study)) == 3
         assert len(study.points()) == 8
+    with opened(tmp_path, trials=3) as study:  # or less: what others may not have does not count
+        assert not work(study)
+        assert [p.number for p in study.points()] == [0, 1, 2]
 
 
 def test_what_is_handed_back_is_retried_with_the_same_values(tmp_path):
@@ -104,7 +107,8 @@ def test_what_is_handed_back_is_retried_with_the_same_values(tmp_path):
 def _die_in_a_trial(folder, ready):
     study = TuningStudy("one", "k", {}, settings(), SPACE, None, folder)
     work(study, 1)
-    SPACE.suggest(study.ask())
+    for _ in range(2):
+        SPACE.suggest(study.ask())
     ready.set()
     time.sleep(60)
 
@@ -120,9 +124,10 @@ def test_trials_of_a_process_that_was_killed_are_retried_at_once(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         assert not study.others_run()
-        (lost,) = [t for t in study.study.trials if "stale" in t.user_attrs]
+        lost = [t.params for t in study.study.trials if "stale" in t.user_attrs]
         again = work(study)
-        assert again[0] == lost.params
+        assert len(lost) == 2
+        assert again[:2] == lost
         assert len(study.counted()) == 5
         assert len(study.points()) == 5
 
@@ -131,11 +136,63 @@ def test_a_trial_elsewhere_is_given_up_when_it_shows_no_life(tmp_path, monkeypat
     storage = tmp_path / "shared.log"
     with opened(tmp_path / "here", storage=str(storage)) as study:
         SPACE.suggest(study.ask())
+        trial = next(iter(study._running.values()))
         with opened(tmp_path / "elsewhere", storage=str(storage)) as other:
             assert other.others_run()
             monkeypatch.setattr("unlearnbench.bench.study.DEAD_S", -1.0)
             assert not other.others_run()
             assert len(work(other)) == 5
+        # it lived after all: what it tells comes too late, and harms nothing
+        study.tell(trial, Point(trial.number, 1.0, 1.0, 1.0), {}, 1.0)
+        study.fail(trial, "too late")
+        assert len(study.counted()) == 5
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_processes_side_by_side_draw_different_trials(tmp_path, sampler):
+    storage = str(tmp_path / "shared.log")
+    with (
+        opened(tmp_path / "a", storage=storage, trials=12, sampler=sampler) as one,
+        opened(tmp_path / "b", storage=storage, trials=12, sampler=sampler) as two,
+    ):
+        drawn = []
+        while len(drawn) < 12:
+            drawn += [tuple(p.items()) for study in (one, two) for p in work(study, 1)]
+        assert len(set(drawn)) == 12
+
+
+def test_a_trial_whose_process_dies_every_time_is_given_up(tmp_path):
+    for _ in range(3):
+        with opened(tmp_path, trials=1) as study:
+            SPACE.suggest(study.ask())
+            study.give_up()
+    with opened(tmp_path, trials=1) as study:
+        assert study.ask() is None
+        (trial,) = study.counted()
+        assert trial.user_attrs["reason"] == "its process died, 3 times"
+
+
+def test_a_study_of_somebody_else_is_refused_and_left_as_it_is(tmp_path):
+    import optuna
+
+    address = f"sqlite:///{tmp_path / 'studies.db'}"
+    optuna.create_study(storage=address, study_name="one", direction="maximize")
+    with pytest.raises(InputError, match="is of other data"), opened(tmp_path, storage=address):
+        pass
+    assert not optuna.load_study(storage=address, study_name="one").trials
+
+
+def test_a_storage_that_fails_later_is_named_in_one_sentence(tmp_path, monkeypatch):
+    with opened(tmp_path) as study:
+        work(study, 1)
+
+        def fail(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(study._storage._backend, "append_logs", fail)
+        with pytest.raises(StoreError, match=r"No space left on device.*same command continues"):
+            study.ask()
+        monkeypatch.undo()
 
 
 def test_two_at_one_moment_do_not_overdraw_the_budget(tmp_path, monkeypatch):

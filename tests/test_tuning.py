@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from unlearnbench.bench import read_records
 from unlearnbench.bench.batches import Pixels
 from unlearnbench.bench.runner import plan_sweep, run_sweep
 from unlearnbench.bench.store import Store
+from unlearnbench.bench.trial_record import read_trials
 from unlearnbench.bench.tuned import read_tuned
 from unlearnbench.bench.tuning_target import find_targets
 
@@ -38,7 +40,7 @@ class Planted(Unlearner):
     def unlearn(self, model, task):
         import torch
         time.sleep(self.nap_s)
-        if self.x > 0.95:
+        if self.x > 0.85:
             raise ValueError("too much")
         with torch.no_grad():
             if self.x > 0.4:
@@ -105,20 +107,25 @@ def test_trials_that_fail_count_and_do_not_stop_the_study(planted, tmp_path, cap
     run_sweep(spec, toy_options(tmp_path, tracking_uri=tracking_uri))
     entry = tuned_of(tmp_path / "out")["planted"]
     found = rows(next((tmp_path / "out" / "tuning").iterdir()) / "trials.csv")
-    failed = [row for row in found if row["state"] == "fail"]
+    failed = [row for row in found if row["state"] == "failed"]
     assert failed
     assert {row["reason"] for row in failed} == {"ValueError: too much"}
-    assert all(float(row["param.x"]) > 0.95 for row in failed)
+    assert all(float(row["param.x"]) > 0.85 for row in failed)
     assert (
         (entry.tuning.trials, entry.tuning.failed) == (30, len(failed)) == (len(found), len(failed))
     )
+    assert all(float(row["busy_s"]) > 0 for row in found)
+    assert entry.tuning.seconds == pytest.approx(sum(float(row["busy_s"]) for row in found))
     assert "failed: trial" in capsys.readouterr().err
+    number = failed[0]["trial"]
+    (log,) = (tmp_path / "out" / "tuning").glob(f"*/failures/trial-{number}.log")
+    assert "ValueError: too much" in log.read_text()
 
 
 def test_a_method_none_of_whose_trials_succeeds_is_run_as_written(planted, tmp_path, tracking_uri):
     spec = planted_spec(planted, methods=["planted[nap_s=0,x=0.99]", "planted[nap_s=0]"])
     spec = spec.model_copy(update={"tune": spec.tune.model_copy(update={"trials": 2})})
-    text = planted.read_text().replace("self.x > 0.95", "True")
+    text = planted.read_text().replace("self.x > 0.85", "True")
     planted.write_text(text)
     result = run_sweep(spec, toy_options(tmp_path, tracking_uri=tracking_uri))
     entry = tuned_of(tmp_path / "out")["planted"]
@@ -144,6 +151,88 @@ def test_every_method_has_the_same_number_of_trials_and_the_leaderboard_its_cost
     assert not cost["head-mask"]
     assert re.search(r"\| +tuning s +\|", (tmp_path / "out" / "leaderboard.md").read_text())
     assert {r.status for r in result.records} == {"ok"}
+
+
+FITTED = '''
+from typing import Annotated, ClassVar
+from unlearnbench.bench import Range, Unlearner
+
+class Fitted(Unlearner):
+    """Be good or bad from the first epoch on."""
+    name = "fitted"
+    reference = "test"
+    needs = frozenset({"retain", "gradients"})
+    x: Annotated[float, Range(0, 1)] = 1.0
+    def unlearn(self, model, task):
+        import torch
+        with torch.no_grad():
+            model.fc.bias[0] = -1e4
+            if self.x < 0.5:
+                model.fc.bias[1] = 1e4
+        task.fit(model, task.retain, task.optimizer(model, lr=1e-9), epochs=4)
+        return model
+'''
+
+
+@pytest.mark.parametrize("objectives", [["balance"], ["retain", "forget", "seconds"]])
+def test_trials_that_lag_behind_are_stopped_at_an_epoch(tmp_path, tracking_uri, objectives):
+    (tmp_path / "fitted.py").write_text(FITTED)
+    with plugins_forgotten():
+        spec = planted_spec(
+            tmp_path / "fitted.py",
+            methods=["fitted"],
+            tune={"trials": 16, "sampler": "random", "objectives": objectives},
+        )
+        result = run_sweep(spec, toy_options(tmp_path, tracking_uri=tracking_uri))
+    entry = tuned_of(tmp_path / "out")["fitted"]
+    trials = read_trials(tmp_path / "out")
+    assert len(trials) == entry.tuning.trials == 16
+    pruned = [trial for trial in trials if trial.state == "pruned"]
+    assert entry.tuning.pruned == len(pruned)
+    assert entry.params["x"] >= 0.5
+    assert bool(pruned) == (len(objectives) == 1)
+    for trial in pruned:
+        assert trial.params["x"] < 0.5
+        assert re.match(r"stopped after epoch \d with balance 0\.\d+, which", trial.reason)
+        assert not trial.metrics
+    assert {r.status for r in result.records} == {"ok"}
+
+
+def test_looking_at_every_epoch_changes_no_result(tmp_path, tracking_uri):
+    found = []
+    for prune in (False, True):
+        spec = toy_spec(
+            methods=["finetune"],
+            training=LONGER,
+            tune={"trials": 4, "objectives": ["balance"], "prune": prune},
+        )
+        out = tmp_path / str(prune)
+        run_sweep(spec, toy_options(out, tracking_uri=tracking_uri))
+        found.append([(t.params, t.metrics["retain"]) for t in read_trials(out / "out")])
+    assert found[0] == found[1]
+
+
+def test_every_trial_is_a_run_in_mlflow_and_none_is_doubled(tmp_path, planted):
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    spec = planted_spec(planted, tune={"trials": 3}, name="tracked")
+    result = run_sweep(spec, toy_options(tmp_path, tracking_uri=uri))
+    assert result.tracked
+    trials = read_trials(tmp_path / "out")
+    done = call("sync", tmp_path / "out", "--store", tmp_path / "store", "--tracking-uri", uri)
+    assert done.exit_code == 0, done.stderr
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("tracked").experiment_id
+    runs = client.search_runs([experiment], "tags.`unlearnbench.kind` = 'trial'")
+    assert len(runs) == len(trials) == 3
+    by_number = {int(run.data.params["trial"]): run.data for run in runs}
+    for trial in trials:
+        run = by_number[trial.trial]
+        assert float(run.params["x"]) == trial.params["x"]
+        assert run.metrics["tuning/retain"] == trial.metrics["retain"]
+        assert run.tags["chosen"] == json.dumps(trial.chosen)
+    assert sum(trial.chosen for trial in trials) == 1
 
 
 # --- what is never looked at ----------------------------------------------------------------------
@@ -253,13 +342,13 @@ TUNE = ("tune", "planted", "--sweep", "toy.toml", "--plugin", "planted.py")
 def test_the_command_writes_what_people_and_sweeps_read(folder):
     done = shell(*TUNE, "--trials", 6, "--workers", 2, cwd=folder)
     assert done.returncode == 0, done.stderr
-    out = folder / "results" / "tune"
+    out = folder / "results" / "tune-planted"
     entry = tuned_of(out)["planted"]
     head, table = done.stdout.split("\n\n")[0], done.stdout
     assert head.startswith("planted on synthetic[")
     assert "6 trials (" in table
     assert re.search(rf"^\* +{entry.tuning.trial} ", table, re.MULTILINE)
-    assert f"Hyper-parameters: {Path('results/tune/tuned.toml')}" in table
+    assert f"Hyper-parameters: {Path('results/tune-planted/tuned.toml')}" in table
     (study,) = (out / "tuning").iterdir()
     for name in ("history", "importance", "parallel", "front"):
         assert (study / f"{name}.svg").read_text().lstrip().startswith("<?xml")
@@ -322,10 +411,10 @@ def test_a_study_that_was_killed_goes_on_to_the_right_number_of_trials(folder, h
     stdout, stderr = process.communicate(timeout=200)
     assert process.returncode == 0, stderr
     assert "8 trials (" in stdout
-    (study,) = (folder / "results" / "tune" / "tuning").iterdir()
+    (study,) = (folder / "results" / "tune-planted" / "tuning").iterdir()
     found = rows(study / "trials.csv")
     assert len(found) == 8
-    assert {row["state"] for row in found} <= {"complete", "fail"}
+    assert {row["state"] for row in found} <= {"complete", "failed"}
 
 
 @pytest.mark.slow
@@ -356,6 +445,9 @@ def test_two_processes_work_on_one_study(folder):
         (["tune", "scrub", "neggrad", "--study", "a"], "`--study a` names one study, but"),
         (["run", "--hyperparameters", "none.toml"], "the hyper-parameters `none.toml` cannot be"),
         (["run", "--hyperparameters", "toy.toml"], "unknown key `datasets`"),
+        (["tune", "scrub", "--search", "optimizer=[[sgd]]"], "`optimizer` should be 'sgd' or"),
+        (["tune", "finetune,finetune[epochs=5]"], "`finetune` is listed twice"),
+        (["tune", "scrub", "--out", "toy.toml"], "the output folder `toy.toml` cannot be written"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -384,6 +476,46 @@ def test_hyperparameters_that_the_method_does_not_allow_are_named(folder):
     assert done.exit_code == 2
     assert "method `finetune`: `lr` should be greater than 0; got -1" in done.stderr
     assert "unknown key `depth`" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ('method = "finetunee"', "unknown method `finetunee`; did you mean `finetune`?"),
+        ('method = "scrub"', "nothing in the hyper-parameters `tuned.toml` is for a dataset"),
+        ('method = "finetune"\ndataset = "cifar10"', "its methods are `finetune`"),
+        ('method = "osp"\nparams = { ortho_lambda = 0.5 }', "ortho_lambda of the recipe cannot be"),
+        ('method = "finetune"\nkind = "subset"', "`tuned.0.kind`"),
+    ],
+)
+def test_hyperparameters_that_could_not_be_used_are_refused(folder, entry, sentence):
+    (folder / "tuned.toml").write_text(f"[[tuned]]\n{entry}\n")
+    done = call("run", "toy.toml", "--method", "finetune", "--hyperparameters", "tuned.toml")
+    assert done.exit_code == 2
+    assert sentence in done.stderr
+    assert not (folder / ".unlearnbench").exists()
+
+
+def test_methods_that_a_file_does_not_cover_are_told(folder, caplog):
+    (folder / "tuned.toml").write_text(
+        '[[tuned]]\nmethod = "finetune[ epochs = 2 ]"\nparams = { lr = 0.02 }\n'
+    )
+    done = call(
+        "plan", "toy.toml", "--method", "finetune[epochs=2]", "--method", "neggrad",
+        "--hyperparameters", "tuned.toml",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert "finetune[epochs=2,lr=0.02]" in done.stdout
+    assert "has nothing for `neggrad` on some tasks; used as written" in caplog.text
+
+
+def test_settings_of_a_sweep_file_hold_for_the_command_too(folder):
+    table = '\n[tune]\ntrials = 2\nsampler = "random"\ntolerance = 0.2\ndevelopment_models = 1\n'
+    (folder / "mine.toml").write_text(TOY + table)
+    done = call("tune", "finetune", "--sweep", "mine.toml", "--workers", 0, "--trials", 3)
+    assert done.exit_code == 0, done.stderr
+    assert "3 trials (0 failed, 0 pruned) on 1 development models" in done.stdout
+    assert "at least 80 % of the original's retain" in done.stdout
 
 
 def test_tune_and_hyperparameters_contradict_each_other(folder):
