@@ -26,7 +26,7 @@ from .errors import InputError
 from .keys import derive_seed
 from .objectives import MAXIMISED, Point
 from .search_space import SearchSpace
-from .study_storage import experimental, faults_named, open_storage
+from .study_storage import close_storage, experimental, faults_named, open_storage
 from .tracking_memory import store_id
 from .tracking_uri import redact
 from .tuning_settings import SamplerName, TuneSettings
@@ -92,6 +92,7 @@ class TuningStudy:
         self._id = uuid4().hex
         self._alive = FileLock(self._lock_path(self._id))
         self._alive.acquire()
+        self._last: list[FrozenTrial] | None = None
         self._running: dict[int, Trial] = {}
         self._dead: set[str] = set()
         self._signs: dict[int, tuple[Any, float]] = {}
@@ -206,8 +207,11 @@ class TuningStudy:
         self._running.clear()
 
     def close(self) -> None:
-        """Let others know that this process works on the study no more."""
+        """Let others know that this process works on the study no more; it can still be read."""
         self._stopped.set()
+        with suppress(Exception):  # what cannot be read now is missing later
+            self._last = self._trials()
+        close_storage(self._storage)
         self._alive.release()
         self._lock_path(self._id).unlink(missing_ok=True)
 
@@ -235,6 +239,8 @@ class TuningStudy:
         ]
 
     def _trials(self) -> list[FrozenTrial]:
+        if self._last is not None:
+            return self._last
         return self.study.get_trials(deepcopy=False)
 
     def _end(

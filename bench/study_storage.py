@@ -61,6 +61,15 @@ def open_storage(address: str | None, folder: Path, name: str) -> tuple[BaseStor
         ) from None
 
 
+def close_storage(storage: BaseStorage) -> None:
+    """Close the connections to a database; it can be used again, with new ones."""
+    from optuna.storages import RDBStorage
+
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 @contextmanager
 def experimental() -> Iterator[None]:
     """Use what Optuna calls experimental, without its saying so each time."""

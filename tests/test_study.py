@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
 import time
 from contextlib import closing, contextmanager
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 
@@ -15,6 +17,8 @@ from unlearnbench.bench.objectives import Point
 from unlearnbench.bench.search_space import SearchSpace
 from unlearnbench.bench.study import TuningStudy
 from unlearnbench.bench.tuning_settings import TuneSettings
+
+from .mlflow_server import Postgres, why_no_postgres
 
 SPACE = SearchSpace(METHODS.get("finetune"))
 
@@ -311,3 +315,42 @@ def test_a_file_that_is_no_journal_is_named(tmp_path):
         opened(tmp_path, storage=str(tmp_path / "other.log")),
     ):
         pass
+
+
+def test_optunas_dashboard_opens_a_study(tmp_path):
+    dashboard = pytest.importorskip("optuna_dashboard")
+    with opened(tmp_path) as study:
+        work(study)
+        app = dashboard.wsgi(study.study._storage)
+        found = {}
+        for path in ("/api/studies", "/api/studies/0"):
+            request = {"PATH_INFO": path, "HTTP_HOST": "localhost"}
+            setup_testing_defaults(request)
+            body = b"".join(app(request, lambda status, *_: found.update(status=status)))
+            assert found["status"] == "200 OK"
+            found[path] = json.loads(body)
+    (summary,) = found["/api/studies"]["study_summaries"]
+    assert summary["study_name"] == "one"
+    assert len(found["/api/studies/0"]["trials"]) == 5
+
+
+@pytest.mark.slow
+def test_processes_share_a_study_in_postgresql(tmp_path):
+    if reason := why_no_postgres():
+        pytest.skip(reason)
+    server = Postgres()
+    try:
+        server.start()
+        with (
+            opened(tmp_path / "a", storage=server.uri) as one,
+            opened(tmp_path / "b", storage=server.uri) as two,
+        ):
+            drawn = [*work(one, 2), *work(two)]
+            assert len(drawn) == 5
+            assert len({tuple(params.items()) for params in drawn}) == 5
+            assert [p.number for p in one.points()] == [0, 1, 2, 3, 4]
+            server.stop()
+            with pytest.raises(StoreError, match=r"fails .* the same command continues"):
+                one.ask()
+    finally:
+        server.remove()
