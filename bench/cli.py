@@ -44,6 +44,26 @@ def _friendly_errors(interrupted: str = "interrupted.") -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
+_store = click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    envvar="UNLEARNBENCH_STORE",
+    default=".unlearnbench",
+    show_default=True,
+    show_envvar=True,
+    help="Models and results, reused by every sweep.",
+)
+_tracking_uri = click.option(
+    "--tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    show_envvar=True,
+    help="MLflow server.  [default: a database in the store]",
+)
+_log_models = click.option(
+    "--log-models", is_flag=True, help="Log the unlearned models to MLflow as well (safetensors)."
+)
+
+
 def _sweep_options(command: F) -> F:
     """What to run and where; shared by `run`, `plan` and `request`."""
     options = [
@@ -116,15 +136,7 @@ def _task_options(command: F) -> F:
             show_envvar=True,
             help="Where datasets keep their files.",
         ),
-        click.option(
-            "--store",
-            type=click.Path(path_type=Path),
-            envvar="UNLEARNBENCH_STORE",
-            default=".unlearnbench",
-            show_default=True,
-            show_envvar=True,
-            help="Models and results, reused by every sweep.",
-        ),
+        _store,
         click.option(
             "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
         ),
@@ -132,17 +144,6 @@ def _task_options(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-_tracking_uri = click.option(
-    "--tracking-uri",
-    envvar="MLFLOW_TRACKING_URI",
-    show_envvar=True,
-    help="MLflow server.  [default: a database in the store]",
-)
-_log_models = click.option(
-    "--log-models", is_flag=True, help="Log the unlearned models to MLflow as well (safetensors)."
-)
 
 
 def _run_options(command: F) -> F:
@@ -156,7 +157,6 @@ def _run_options(command: F) -> F:
             help="Records and leaderboard.  [default: results/<sweep name>]",
         ),
         _tracking_uri,
-        _log_models,
         click.option(
             "--workers",
             type=click.IntRange(min=0),
@@ -178,6 +178,7 @@ def cli() -> None:
 @cli.command()
 @_sweep_options
 @_run_options
+@_log_models
 def run(**options: Any) -> None:  # noqa: ANN401
     """Run a sweep; without SWEEP, the built-in quickstart.
 
@@ -205,6 +206,7 @@ def run(**options: Any) -> None:  # noqa: ANN401
 @cli.command()
 @_sweep_options
 @_run_options
+@_log_models
 def plan(**options: Any) -> None:  # noqa: ANN401
     """Print the cells of a sweep and what would be trained, without running anything.
 
@@ -440,15 +442,7 @@ def leaderboard(folder: Path | None, from_mlflow: str | None, experiment: str | 
 
 @cli.command()
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(path_type=Path))
-@click.option(
-    "--store",
-    type=click.Path(path_type=Path),
-    envvar="UNLEARNBENCH_STORE",
-    default=".unlearnbench",
-    show_default=True,
-    show_envvar=True,
-    help="Score arrays and models are taken from here.",
-)
+@_store
 @_tracking_uri
 @_log_models
 def sync(

@@ -101,16 +101,20 @@ def modules_loaded_by(*args: str, cwd: Path) -> set[str]:
         "    assert not end.code, end.code\n"
         "print('\\n', *{name.split('.')[0] for name in sys.modules})\n"
     )
-    done = subprocess.run(
+    return set(python(code, cwd).stdout.splitlines()[-1].split())
+
+
+def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, which has to end well."""
+    return subprocess.run(
         [sys.executable, "-c", code],
         cwd=cwd,
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=True,
     )
-    return set(done.stdout.splitlines()[-1].split())
 
 
 def artifacts(store: Path) -> dict[str, int]:

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from unlearnbench.bench import METHODS, read_records
 from unlearnbench.bench.render import terminal_table
 from unlearnbench.bench.runner import run_sweep
 
-from .commands import SWEEP, TOY, artifacts, call, environment, shell, start
+from .commands import SWEEP, TOY, artifacts, call, python, shell, start
 from .toys import toy_options, toy_spec
 
 REFERENCES = ("identity", "retrain")
@@ -414,14 +413,6 @@ print(Store(folder / "store", create=False).holds("original"))
 @linux_only
 def test_a_worker_that_was_asked_for_when_the_run_was_interrupted_does_no_work(tmp_path):
     (tmp_path / "toy.toml").write_text(TOY)
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = python(INTERRUPTED, tmp_path)
     assert done.stdout.splitlines() == ["interrupted", "False"], done.stderr
     assert not done.stderr
