@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -195,7 +196,7 @@ def run(**options: Any) -> None:  # noqa: ANN401
             plan_sweep(spec, where, problems)  # raises, with all else that is wrong
         with redirect_stdout(sys.stderr):  # plug-ins may print; standard output is the table's
             result = run_sweep(spec, where)
-        _report(result)
+        _report(result, _sync_command(result, where))
         if any(
             result.summary[f"{what}_failed"]
             for what in ("cells", "attacks", "banks", "probes", "studies")
@@ -419,10 +420,17 @@ def leaderboard(folder: Path | None, from_mlflow: str | None, experiment: str | 
             )
         if from_mlflow is not None and experiment is not None:
             from .tracking_reader import fetch_sweep
-            from .tracking_uri import slug
+            from .tracking_uri import redact, slug
 
             folder = folder or Path("results", "from-mlflow", slug(experiment))
             records, banks = fetch_sweep(from_mlflow, experiment)
+            if (folder / "records.jsonl").is_file():
+                here = {record.key for record in read_records(folder)}
+                if lost := len(here - {record.key for record in records}):
+                    raise InputError(
+                        f"`{folder}` holds records of {lost} cells that are not at "
+                        f"`{redact(from_mlflow)}`, and would lose them; name another folder."
+                    )
         else:
             folder = folder or Path("results", "quickstart")
             records = latest_by_key(read_records(folder / "records.jsonl"))
@@ -553,13 +561,26 @@ def _seeds(text: str) -> int | list[int]:
     return numbers[0] if len(numbers) == 1 and "," not in text else numbers
 
 
-def _report(result: RunResult) -> None:
+def _sync_command(result: RunResult, where: RunOptions) -> str:
+    """The command that completes MLflow later, with what is not a default."""
+    from .tracking_uri import redact
+
+    parts = ["unlearnbench", "sync", str(result.out)]
+    if where.store != Path(".unlearnbench"):
+        parts += ["--store", str(where.store)]
+    uri = where.tracking_uri
+    if uri is not None and uri != os.environ.get("MLFLOW_TRACKING_URI"):
+        parts += ["--tracking-uri", redact(uri)]
+    return shlex.join([*parts, *(["--log-models"] if where.log_models else [])])
+
+
+def _report(result: RunResult, sync_command: str) -> None:
     """Table and closing lines on stdout."""
     from .terminal import terminal_table
 
     click.echo(terminal_table(result.records, result.banks))
     if not result.tracked:
-        click.echo(f"MLflow is not complete; `unlearnbench sync {result.out}` does it.", err=True)
+        click.echo(f"MLflow is not complete; `{sync_command}` completes it.", err=True)
     summary = result.summary
     done = f"{summary['jobs']:g} jobs in {summary['wall_s']:.1f} s"
     if summary["jobs"]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as _module
 
 from .batches import ExampleSet
 from .evaluate import in_eval_mode
@@ -20,9 +21,11 @@ DIGITS = 6
 class Course:
     """Loss and forget accuracy after every epoch of the harness's training loop.
 
-    A method with a loop of its own has no course. Looking changes nothing: modules stay in their
-    modes, and no random number is drawn from any generator. Where a look could be noticed, for a
-    module has hooks, or is not possible, there is no forget accuracy.
+    A method with a loop of its own has no course. Looking changes no result: modules stay in their
+    modes, and no random number is drawn from any generator. Where a look could be noticed, for
+    something hooks into the forward pass, or is not possible, there is no forget accuracy. (A
+    module that counts its calls notices; so does the mark of peak memory, where a step of the
+    method takes less than a look.)
 
     Args:
         examples: Gives some examples of the forget set whenever they are looked at, so that in
@@ -93,4 +96,5 @@ def _hits(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _has_hooks(model: nn.Module) -> bool:
     """Whether something watches the forward pass, which a further pass would be told to."""
-    return any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    everywhere = (_module._global_forward_hooks, _module._global_forward_pre_hooks)
+    return any(everywhere) or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

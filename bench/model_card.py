@@ -103,7 +103,13 @@ def load_model(folder: str | Path) -> nn.Module:
     from .models import build_model
 
     model = build_model(spec, classes, size, 0)
-    model.load_state_dict(load_file(weights_path))
+    try:
+        model.load_state_dict(load_file(weights_path))
+    except RuntimeError:
+        raise InputError(
+            f"`{weights_path}` does not fit `{about['name']}`: the method has changed the network "
+            "itself, which its name and arguments do not tell."
+        ) from None
     return model.eval()
 
 

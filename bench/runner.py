@@ -30,11 +30,11 @@ from .record import Record, write_records
 from .results import assemble, bank_records, stored_results
 from .store import Store
 from .sweep import Sweep, SweepSpec, resolve
-from .sweep_files import Description, describe_sweep, read_description, write_description
+from .sweep_files import Description, describe_sweep, known_environment, write_description
 from .tracking import Tracker
 from .tracking_layout import trial_run
 from .tracking_memory import store_id
-from .tracking_uri import hide_secrets
+from .tracking_uri import without_secrets
 from .work import Work, drop_models, find_work, finished_banks
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def run_sweep(spec: SweepSpec, options: RunOptions) -> RunResult:
 
         sweep, studies = tune_sweep(sweep, data, device, options.store, options.out, workers)
         plan = make_plan(sweep, data, device)
-    work = find_work(plan, Store(options.store, create=False), workers)
+    work = find_work(plan, Store(options.store, create=False), workers, models=options.log_models)
     if work:
         if workers:
             start_server()
@@ -224,17 +224,17 @@ class _Reporter:
         self._labels = _labels(plan, work)
         self._next_write = 0.0
         self._logged: dict[str, str] = {}
+        self._due = {job.key for job in work.cells}  # cells that are run, perhaps again
         self._description: Description = {}
 
     def describe(self, device: str) -> None:
         """Write what the sweep is; the environment as it was when there last was work."""
-        environment = read_description(self.out).get("environment")
-        if self._fresh or environment is None:
+        environment = None if self._fresh else known_environment(self.out)
+        if environment is None:
             environment = describe_environment(device, threads())
         found = describe_sweep(self.spec, self.plan, store_id(self.store.root), environment)
         # a sweep file may hold a password, in the parameters of somebody's plug-in
-        text = hide_secrets(json.dumps(found), self.tracker.uri)
-        self._description = json.loads(text)
+        self._description = {**found, "spec": without_secrets(found["spec"], self.tracker.uri)}
         write_description(self.out, self._description)
 
     def begin(self) -> None:
@@ -242,7 +242,7 @@ class _Reporter:
         records, banks = self.records(), self.banks()
         if self._fresh or not self.tracker.is_current(records, banks, self._description):
             self.tracker.start(self._description)
-            self._log(records, banks)
+            self._log([record for record in records if record.key not in self._due], banks)
             for trial in [trial for study in self.studies for trial in study.trials]:
                 self.tracker.log_child(trial_run(trial))
         if self._fresh:
@@ -269,6 +269,7 @@ class _Reporter:
                 bar.update()
                 bank.update(shadows.get(outcome.key, 0))
                 self.busy_s += outcome.busy_s
+                self._due.discard(outcome.key)
                 if outcome.declined:
                     self.declined[outcome.key] = outcome.reason or "unknown"
                 elif outcome.reason is not None:
@@ -333,7 +334,8 @@ class _Reporter:
         # there is nothing to wait for where retraining is not applicable
         reference = self.cells.get(cell.retrained)
         compared = "tow" in record.metrics or (reference is not None and bool(reference.skip))
-        return record.status != "ok" or (compared and attacked and probed)
+        ended = record.key not in self._due
+        return record.status != "ok" or (ended and compared and attacked and probed)
 
     def interrupted(self) -> None:
         """Write the records of all that is in the store, whether it was reported or not."""

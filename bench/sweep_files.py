@@ -85,6 +85,15 @@ def read_description(folder: Path) -> dict[str, Any]:
     return found
 
 
+def known_environment(folder: Path) -> dict[str, Any] | None:
+    """The environment of an earlier run; None where there is none, or it is damaged."""
+    try:
+        found = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _cell(cell: Cell) -> dict[str, Any]:
     about = {
         "key": cell.key,

@@ -73,7 +73,8 @@ def _sync(folder: Path, name: str, records: Sequence[Record], tracker: Tracker) 
     for trial in read_trials(folder):
         tracker.log_child(trial_run(trial))
     files = [folder / file for file in LEADERBOARD if (folder / file).is_file()]
-    complete = tracker.finish([*files, folder / "records.jsonl"], _summary(folder), math.inf)
+    files.append(folder / "records.jsonl")
+    complete = tracker.finish(files, _summary(folder), limit_s=math.inf, stall_s=math.inf)
     counts = f"{len(records)} cells" + (f" and {len(banks)} shadow banks" if banks else "")
     if not complete:
         return Synced(f"{name}: MLflow at `{redact(tracker.uri)}` is not complete.", False)

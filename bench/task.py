@@ -248,6 +248,7 @@ def quiet_randomness(rng: torch.Generator, device: torch.device) -> Iterator[Non
     move.
     """
     devices = [device] if device.type == "cuda" else []
+    mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
     seed = int(torch.randint(0, 2**62, (), generator=rng))
     numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=devices):
@@ -257,5 +258,7 @@ def quiet_randomness(rng: torch.Generator, device: torch.device) -> Iterator[Non
         try:
             yield
         finally:
+            if mps_state is not None:
+                torch.mps.set_rng_state(mps_state)
             np.random.set_state(numpy_state)
             random.setstate(python_state)

@@ -63,7 +63,14 @@ from .tracking_client import client_defaults, quiet_client, reason_of
 from .tracking_layout import ChildRun, bank_run, cell_run
 from .tracking_memory import read_memory
 from .tracking_uri import check_uri as check_uri
-from .tracking_uri import default_uri, hide_secrets, redact, resolve_uri, sqlite_path
+from .tracking_uri import (
+    default_uri,
+    hide_secrets,
+    redact,
+    resolve_uri,
+    sqlite_path,
+    without_secrets,
+)
 from .tracking_writer import Writer
 
 # How long to wait for another process that logs the same sweep; and without a sign of life for
@@ -159,23 +166,30 @@ class Tracker:
             self._queue.put(child)
 
     def finish(
-        self, files: Sequence[Path], summary: Mapping[str, float], limit_s: float = FINISH_S
+        self,
+        files: Sequence[Path],
+        summary: Mapping[str, float],
+        limit_s: float | None = None,
+        stall_s: float | None = None,
     ) -> bool:
         """Wait for the writer, end the parent run, and tell whether MLflow holds everything.
 
         Args:
             files: Leaderboard files; they go to `leaderboard/` of the parent run.
             summary: Metrics of the parent run.
-            limit_s: How long to wait in all, even if MLflow is still at work.
+            limit_s: How long to wait in all, even if MLflow is still at work; None for FINISH_S.
+            stall_s: How long to wait for a single call; None for STALL_S.
         """
         if self._thread is None:
             return False
         self._queue.put(_End(tuple(files), dict(summary)))
+        limit_s = FINISH_S if limit_s is None else limit_s
+        stall_s = STALL_S if stall_s is None else stall_s
         began = time.monotonic()
         while self._thread.is_alive():
             self._thread.join(0.5)
             now = time.monotonic()
-            stalled = now - max(began, self._sign_of_life) > STALL_S
+            stalled = now - max(began, self._sign_of_life) > stall_s
             if self._thread.is_alive() and (stalled or now - began > limit_s):
                 self._warn(f"no answer for {now - self._sign_of_life:.0f} s")
                 break
@@ -217,13 +231,19 @@ class Tracker:
             lock.parent.mkdir(parents=True, exist_ok=True)
             with quiet_client(), FileLock(lock, timeout=LOCK_S):
                 writer = Writer(
-                    self.uri, self._store, self._sweep, self._owner, log_models=self._log_models
+                    self.uri,
+                    self._store,
+                    self._sweep,
+                    self._owner,
+                    log_models=self._log_models,
+                    alive=self._is_alive,
                 )
                 self._experiment = writer.experiment
                 for name, value in description.items():
-                    writer.describe(name, hide_secrets(description_text(value), self.uri))
+                    told = without_secrets(value, self.uri) if name == "spec" else value
+                    writer.describe(name, description_text(told))
                 while True:
-                    self._sign_of_life = time.monotonic()
+                    self._is_alive()
                     item = self._queue.get()
                     if self._warned.is_set():
                         return
@@ -243,6 +263,9 @@ class Tracker:
             self._warn("another process is logging the same sweep")
         except Exception as error:  # whatever MLflow, SQLAlchemy or the network raise
             self._warn(reason_of(error, self.uri))
+
+    def _is_alive(self) -> None:
+        self._sign_of_life = time.monotonic()
 
     def _warn(self, reason: str, comfort: str = _NOTHING_LOST) -> None:
         if self._warned.is_set():

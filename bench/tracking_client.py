@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from .errors import InputError
@@ -70,6 +72,8 @@ def connect(uri: str) -> Any:  # noqa: ANN401 - MLflow's client, which has no ty
     shown, path = redact(uri), sqlite_path(uri)
     if path is not None and not path.is_file():
         raise InputError(f"there is no database at the tracking URI `{shown}`; {ALLOWED}.")
+    if path is not None and path.stat().st_size and not _is_mlflows(path):
+        raise InputError(f"the database at `{shown}` is not one of MLflow's; {ALLOWED}.")
     from mlflow import MlflowClient
 
     try:
@@ -102,6 +106,16 @@ def check_answers(uri: str) -> None:
         return
     with client_defaults(), quiet_client():
         connect(uri)
+
+
+def _is_mlflows(path: Path) -> bool:
+    """Whether a SQLite file has MLflow's tables; it would make them in any other."""
+    query = "SELECT count(*) FROM sqlite_master WHERE name IN ('experiments', 'alembic_version')"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            return bool(database.execute(query).fetchone()[0] == 2)
+    except sqlite3.Error:
+        return False
 
 
 def open_database(uri: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
@@ -18,6 +19,8 @@ from .record import Record, latest_by_key
 from .tracking_client import client_defaults, connect, quiet_client, reason_of
 from .tracking_layout import ENDED
 from .tracking_uri import redact
+
+_log = logging.getLogger(__name__)
 
 CONNECTIONS = 8  # a server takes some milliseconds for every record
 
@@ -79,6 +82,11 @@ def _fetch(
         for parent in parents:
             plan = files.plan(parent)
             cells = files.read(_ordered(runs["cell"], parent, plan.get("cells")), Record)
+            if (planned := len(plan.get("cells", []))) > len({cell.key for cell in cells}):
+                _log.warning(
+                    "MLflow holds %d of the %d cells of the sweep; `unlearnbench sync` adds those "
+                    "that have ended.", len({cell.key for cell in cells}), planned,
+                )  # fmt: skip
             records += cells
             found = files.read(_ordered(runs["bank"], parent, plan.get("banks")), BankRecord)
             banks |= {bank.bank: bank for bank in found}
@@ -103,7 +111,10 @@ def _ordered(runs: Iterable[Any], parent: Any, plan: list[Any] | None) -> list[A
     keys = [entry["key"] if isinstance(entry, dict) else entry for entry in plan]
     places = {key: place for place, key in enumerate(keys)}
     planned = [run for run in mine if run.data.tags.get("unlearnbench.key") in places]
-    return sorted(planned, key=lambda run: places[run.data.tags["unlearnbench.key"]])
+    # of two runs of a cell, which a writer that was killed leaves, the later comes last and stays
+    return sorted(
+        planned, key=lambda run: (places[run.data.tags["unlearnbench.key"]], run.info.end_time)
+    )
 
 
 def _search(client: Any, experiment_id: str, kind: str) -> list[Any]:  # noqa: ANN401

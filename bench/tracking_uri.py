@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from .errors import InputError
@@ -13,6 +14,7 @@ ALLOWED = (
     "write `sqlite:///folder/mlflow.db`, the `http://` or `https://` address of an MLflow server, "
     "or the `postgresql://`, `mysql://` or `mssql://` URI of a database"
 )
+_CREDENTIAL = re.compile(r"pass|pwd|token|secret|key|user", re.IGNORECASE)
 _SERVERS = ("postgresql", "mysql", "mssql")
 
 
@@ -71,13 +73,31 @@ def redact(uri: str) -> str:
 
 def hide_secrets(text: str, uri: str) -> str:
     """Take the credentials of a URI, and those that MLflow reads itself, out of a text."""
-    user = "" if uri.startswith("sqlite:") else uri.partition("://")[2].rpartition("@")[0]
-    secrets = {user, user.partition(":")[2], *re.findall(r"[?&][^=&#]+=([^&#]+)", uri)}
-    secrets |= {unquote(secret) for secret in secrets}
-    secrets |= {os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")}
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+    for secret in _secrets(uri):
         text = text.replace(secret, "***")
     return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+def without_secrets(value: Any, uri: str) -> Any:  # noqa: ANN401
+    """JSON values with the same taken out of every text; names, numbers and structure stay."""
+    if isinstance(value, str):
+        return hide_secrets(value, uri)
+    if isinstance(value, list):
+        return [without_secrets(item, uri) for item in value]
+    if isinstance(value, dict):
+        return {name: without_secrets(item, uri) for name, item in value.items()}
+    return value
+
+
+def _secrets(uri: str) -> list[str]:
+    """Credentials, longest first; of a query only what is called like one."""
+    user = "" if uri.startswith("sqlite:") else uri.partition("://")[2].rpartition("@")[0]
+    query = re.findall(r"[?&]([^=&#]+)=([^&#]+)", uri)
+    found = {user, user.partition(":")[2]}
+    found |= {value for name, value in query if _CREDENTIAL.search(name)}
+    found |= {unquote(secret) for secret in found}
+    found |= {os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")}
+    return sorted(filter(None, found), key=len, reverse=True)
 
 
 def slug(name: str) -> str:

@@ -8,12 +8,13 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from safetensors import safe_open
 
 from .datastore import KIND as IMAGES
 from .errors import StoreError
@@ -40,6 +41,7 @@ class Writer:
         sweep: Name of the sweep.
         owner: Name of the store that the runs belong to; None for this one's.
         log_models: Log the unlearned models as well.
+        alive: Called before every call to MLflow.
 
     Attributes:
         experiment: Id of the experiment.
@@ -57,6 +59,7 @@ class Writer:
         owner: str | None = None,
         *,
         log_models: bool = False,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         from mlflow import MlflowClient
 
@@ -69,7 +72,7 @@ class Writer:
         self.missing: dict[str, str] = {}
         self.made = 0
         self._log_models = log_models
-        self._client = MlflowClient(uri)
+        self._client: Any = _Lively(MlflowClient(uri), alive)
         self.experiment = self._find_experiment(sweep, location)
         self._common = {
             "mlflow.user": _user(),
@@ -290,6 +293,16 @@ class Writer:
         except StoreError as error:
             self.missing[f"{record.key} {MODEL}"] = str(error)
             return
+        from .channel_units import GATE  # loads torch, which nobody else needs here
+
+        with safe_open(file, framework="np") as held:
+            gated = any(name.endswith(f".{GATE}") for name in held.keys())  # noqa: SIM118
+        if gated:
+            self.missing[f"{record.key} {MODEL}"] = (
+                f"the unlearned model of `{record.method}` seed {record.seed} has gates on its "
+                "activations (`target=gate`), and is no plain timm network"
+            )
+            return
         card = model_card(record, images.meta, cell.files[TENSORS])
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(file, Path(folder, WEIGHTS))
@@ -317,6 +330,17 @@ class Writer:
         while all_params or all_metrics:
             self._client.log_batch(run_id, metrics=all_metrics[:900], params=all_params[:100])
             all_params, all_metrics = all_params[100:], all_metrics[900:]
+
+
+class _Lively:
+    """A client that gives a sign of life before every call."""
+
+    def __init__(self, client: Any, alive: Callable[[], None]) -> None:  # noqa: ANN401
+        self._client, self._alive = client, alive
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        self._alive()
+        return getattr(self._client, name)
 
 
 def _prepare_database(uri: str, path: Path | None, root: Path) -> None:

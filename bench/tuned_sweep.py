@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from .study_report import write_study
 from .sweep import Sweep
 from .tracking import Tracker
 from .tracking_layout import trial_run
-from .tracking_uri import hide_secrets
+from .tracking_uri import without_secrets
 from .trial_record import FILE as TRIALS
 from .trial_record import write_trials
 from .tuned import Hyperparameters, TunedMethod, read_tuned, write_tuned
@@ -148,8 +147,8 @@ def tune_alone(
         return studies, True, ""
     tracker = Tracker(options.tracking_uri, options.store, sweep.spec.name)
     environment = describe_environment(device, threads())
-    text = json.dumps({"spec": sweep.spec.model_dump(mode="json"), "environment": environment})
-    tracker.start(json.loads(hide_secrets(text, tracker.uri)))
+    spec = without_secrets(sweep.spec.model_dump(mode="json"), tracker.uri)
+    tracker.start({"spec": spec, "environment": environment})
     for study in studies:
         for trial in study.trials:
             tracker.log_child(trial_run(trial))

@@ -96,13 +96,14 @@ def drop_models(bank: ShadowBank, store: Store) -> None:
                 store.drop(shadow.kind, shadow.key)
 
 
-def find_work(plan: Plan, store: Store, workers: int) -> Work:
+def find_work(plan: Plan, store: Store, workers: int, *, models: bool = False) -> Work:
     """Compare a plan with the store.
 
     Args:
         plan: All cells and attacks.
         store: Where results may be already.
         workers: Processes at a time, for which shadow models are grouped.
+        models: Whether the unlearned models of all cells must be there.
     """
     probes = [job for job in plan.probes.values() if not _probed(job, store)]
     # a sweep that does not keep models may have run a cell before: it is run again
@@ -110,7 +111,8 @@ def find_work(plan: Plan, store: Store, workers: int) -> Work:
     cells = [
         c.job
         for c in plan.cells
-        if not c.skip and not (store.has_tensors if c.key in opened else store.has)("cell", c.key)
+        if not c.skip
+        and not (store.has_tensors if models or c.key in opened else store.has)("cell", c.key)
     ]
     starts = [cell.original for cell in [*cells, *(job.cell for job in probes)]]
     ends = [job for job in starts if not store.has("original", job.key)]

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sqlite3
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from unlearnbench.bench import load_model, read_records
 from unlearnbench.bench.errors import DataError, InputError
+from unlearnbench.bench.keys import digest_file
 from unlearnbench.bench.model_card import model_card
 from unlearnbench.bench.record import write_records
 from unlearnbench.bench.runner import run_sweep
@@ -275,3 +278,83 @@ def test_records_of_two_sweeps_are_no_experiment(here):
 def test_damaged_files_beside_the_records_are_named(here):
     (here / "results" / "toy" / "plan.json").write_text("[")
     assert "plan.json` is not a JSON object" in refusal("sync", "toy")
+
+
+def test_run_mends_damaged_files_beside_the_records(here):
+    for name in ("plan", "spec", "environment"):
+        (here / "results" / "toy" / f"{name}.json").write_text("[")
+    (here / "toy.toml").write_text(TOY)
+    done = call("run", "toy.toml", "--workers", 0, "--name", "mended", "--out", "results/toy")
+    assert done.exit_code == 0, done.stderr
+    assert read_description(here / "results" / "toy")["environment"]["hardware"]
+
+
+def test_models_that_were_not_kept_are_made_again_when_they_are_to_be_logged(here, caplog):
+    (here / "toy.toml").write_text(
+        "save_models = false\n" + TOY.replace("epochs = 2", "epochs = 1")
+    )
+    assert call("run", "toy.toml", "--name", "bare", "--workers", 0).exit_code == 0
+    done = call("run", "toy.toml", "--name", "bare", "--workers", 0, "--log-models")
+    assert done.exit_code == 0, done.stderr
+    assert " 2 jobs in " in done.stdout
+    assert "not complete" not in done.stderr + caplog.text
+    folder = here / ".unlearnbench" / "mlartifacts" / "bare"
+    assert len(list(folder.rglob("model/model.json"))) == 2
+
+
+def test_records_that_mlflow_lacks_are_not_overwritten(here):
+    folder = here / "results" / "toy"
+    records = read_records(folder)
+    stranger = records[0].model_copy(update={"key": "f" * 32})
+    write_records(folder / "records.jsonl", [*records, stranger])
+    before = (folder / "records.jsonl").read_bytes()
+    line = refusal("leaderboard", "results/toy", "--from-mlflow",
+                   "sqlite:///.unlearnbench/mlflow.db", "--experiment", "toy")  # fmt: skip
+    assert "holds records of 1 cells that are not at" in line
+    assert (folder / "records.jsonl").read_bytes() == before
+
+
+def test_cells_that_mlflow_lacks_are_told(here, caplog):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{here}/.unlearnbench/mlflow.db")
+    experiment = client.get_experiment_by_name("toy").experiment_id
+    runs = client.search_runs([experiment], "tags.`unlearnbench.kind` = 'cell'")
+    client.delete_run(runs[0].info.run_id)
+    done = call("leaderboard", "--from-mlflow", "sqlite:///.unlearnbench/mlflow.db",
+                "--experiment", "toy")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert f"MLflow holds {len(runs) - 1} of the {len(runs)} cells" in caplog.text
+
+
+def test_reading_makes_no_tables_in_a_database_of_something_else(here):
+    with sqlite3.connect(here / "study.db") as database:
+        database.execute("CREATE TABLE studies (id INTEGER)")
+    for command in (FROM, ("sync", "toy", "--tracking-uri")):
+        assert "is not one of MLflow's" in refusal(*command, "sqlite:///study.db")
+    with sqlite3.connect(here / "study.db") as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("studies",)]
+
+
+def test_weights_of_another_network_are_refused_with_a_sentence(here, tmp_path):
+    record = next(r for r in read_records(here / "results" / "toy") if r.method == "finetune")
+    store = Store(here / ".unlearnbench", create=False)
+    images = store.get("data", record.data_digest)
+    save_file({"inner.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    card = model_card(record, images.meta, digest_file(tmp_path / "model.safetensors"))
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="the method has changed the network itself"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///m.db?timeout=20", "http://ann:numpy@127.0.0.1:9"])
+def test_secrets_are_taken_from_texts_and_from_nothing_else(here, uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "1")
+    (here / "toy.toml").write_text(TOY)
+    done = call("run", "toy.toml", "--name", "hidden", "--workers", 0, "--tracking-uri", uri)
+    assert done.exit_code == 0, done.stderr
+    described = read_description(here / "results" / "hidden")
+    records = read_records(here / "results" / "hidden")
+    assert [cell["key"] for cell in described["plan"]["cells"]] == [r.key for r in records]
+    assert {"numpy", "torch", "device"} <= described["environment"].keys()
+    assert described["spec"]["training"]["epochs"] == 2
