@@ -122,6 +122,24 @@ def test_trials_that_fail_count_and_do_not_stop_the_study(planted, tmp_path, cap
     assert "ValueError: too much" in log.read_text()
 
 
+@pytest.mark.slow
+def test_a_trial_that_takes_too_long_is_stopped_and_its_time_counts(
+    planted, tmp_path, tracking_uri
+):
+    spec = planted_spec(
+        planted,
+        methods=["planted[nap_s=60]"],
+        time_limit_s=2,  # the sweep's holds for trials too, unless they have their own
+        training=LONGER | {"epochs": 1},
+        tune={"trials": 1},
+    )
+    result = run_sweep(spec, toy_options(tmp_path, workers=1, tracking_uri=tracking_uri))
+    (trial,) = read_trials(tmp_path / "out")
+    assert (trial.state, trial.reason) == ("failed", "stopped by the time limit of 2 s")
+    assert 2 <= trial.busy_s < 60
+    assert {r.reason for r in result.records if r.method == "planted"} == {trial.reason}
+
+
 def test_a_method_none_of_whose_trials_succeeds_is_run_as_written(planted, tmp_path, tracking_uri):
     spec = planted_spec(planted, methods=["planted[nap_s=0,x=0.99]", "planted[nap_s=0]"])
     spec = spec.model_copy(update={"tune": spec.tune.model_copy(update={"trials": 2})})
