@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -152,7 +153,10 @@ def _make_ready(
         jobs |= {job.key: job for job in missing}
     failures: dict[str, str] = {}
     outcomes = execute(list(jobs.values()), worker, workers=workers, time_limit_s=lambda job: None)
-    with tqdm(total=len(jobs), unit="job", disable=None, desc="development originals") as bar:
+    with (
+        closing(outcomes),  # ends the workers, whatever happens here
+        tqdm(total=len(jobs), unit="job", disable=None, desc="development originals") as bar,
+    ):
         for outcome in outcomes:
             bar.update()
             if outcome.reason is not None:
