@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -79,7 +80,13 @@ def start(*args: object, cwd: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=interruptible,
     )
+
+
+def interruptible() -> None:
+    """Make a new process heed Ctrl-C, which a shell has its background jobs ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def call(*args: object) -> Result:
@@ -114,6 +121,7 @@ def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=200,
         check=True,
+        preexec_fn=interruptible,
     )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
+import subprocess
+import sys
 import time
 from contextlib import closing, contextmanager
 from wsgiref.util import setup_testing_defaults
@@ -108,32 +107,39 @@ def test_what_is_handed_back_is_retried_with_the_same_values(tmp_path):
         assert states.count("FAIL") == 1  # the one that was handed back
 
 
-def _die_in_a_trial(folder, ready):
-    study = TuningStudy("one", "k", {}, settings(), SPACE, None, folder)
-    work(study, 1)
-    for _ in range(2):
-        SPACE.suggest(study.ask())
-    ready.set()
-    time.sleep(60)
+DYING = """
+import sys, time
+from pathlib import Path
+from unlearnbench.bench import METHODS
+from unlearnbench.bench.search_space import SearchSpace
+from unlearnbench.bench.study import TuningStudy
+from unlearnbench.bench.tuning_settings import TuneSettings
+
+space = SearchSpace(METHODS.get("finetune"))
+settings = TuneSettings(trials=5, sampler="random")
+study = TuningStudy("one", "k", {}, settings, space, None, Path(sys.argv[1]))
+for _ in range(2):
+    space.suggest(study.ask())
+print("ready", flush=True)
+time.sleep(100)
+"""
 
 
 def test_trials_of_a_process_that_was_killed_are_retried_at_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    process = context.Process(target=_die_in_a_trial, args=(tmp_path, ready))
-    process.start()
-    assert ready.wait(100)
-    with opened(tmp_path) as study:
-        assert study.others_run()  # it lives
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert not study.others_run()
-        lost = [t.params for t in study.study.trials if "stale" in t.user_attrs]
-        again = work(study)
-        assert len(lost) == 2
-        assert again[:2] == lost
-        assert len(study.counted()) == 5
-        assert len(study.points()) == 5
+    code = [sys.executable, "-c", DYING, str(tmp_path)]
+    with subprocess.Popen(code, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        with opened(tmp_path) as study:
+            assert study.others_run()  # it lives
+            process.kill()
+            process.wait()
+            assert not study.others_run()
+            lost = [t.params for t in study.study.trials if "stale" in t.user_attrs]
+            again = work(study)
+            assert len(lost) == 2
+            assert again[:2] == lost
+            assert len(study.counted()) == 5
+            assert len(study.points()) == 5
 
 
 def test_a_trial_elsewhere_is_given_up_when_it_shows_no_life(tmp_path, monkeypatch):
@@ -255,7 +261,7 @@ def test_a_proxy_serves_a_study_to_processes_that_share_no_folder(tmp_path):
             assert len(one.points()) == 5
     finally:
         process.kill()
-        process.join()
+        process.wait()
 
 
 def _serve(folder):
@@ -264,9 +270,8 @@ def _serve(folder):
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_proxy, args=(str(folder / "behind.log"), port), daemon=True)
-    process.start()
+    code = [sys.executable, "-c", PROXY, str(folder / "behind.log"), str(port)]
+    process = subprocess.Popen(code)
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         with closing(socket.socket()) as probe:
@@ -276,14 +281,15 @@ def _serve(folder):
     raise AssertionError("the proxy did not come up")
 
 
-def _proxy(path, port):
-    import warnings
+PROXY = """
+import sys, warnings
+from optuna.storages import JournalStorage, run_grpc_proxy_server
+from optuna.storages.journal import JournalFileBackend
 
-    from optuna.storages import JournalStorage, run_grpc_proxy_server
-    from optuna.storages.journal import JournalFileBackend
-
-    warnings.simplefilter("ignore")
-    run_grpc_proxy_server(JournalStorage(JournalFileBackend(path)), host="127.0.0.1", port=port)
+warnings.simplefilter("ignore")
+storage = JournalStorage(JournalFileBackend(sys.argv[1]))
+run_grpc_proxy_server(storage, host="127.0.0.1", port=int(sys.argv[2]))
+"""
 
 
 @pytest.mark.parametrize(

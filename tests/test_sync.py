@@ -9,6 +9,7 @@ import json
 import shutil
 import socket
 import sqlite3
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,7 +56,11 @@ def here(swept, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     for name in ("MLFLOW_TRACKING_URI", "UNLEARNBENCH_STORE"):
         monkeypatch.delenv(name, raising=False)
-    return folder
+    yield folder
+    # MLflow knows its files by absolute paths: those of the copy's runs are the first folder's
+    artifacts = Path(".unlearnbench", "mlartifacts", "toy")
+    shutil.rmtree(swept / artifacts)
+    shutil.copytree(folder / artifacts, swept / artifacts)
 
 
 def test_a_sweep_leaves_spec_plan_and_environment(swept):

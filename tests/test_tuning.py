@@ -22,7 +22,16 @@ from unlearnbench.bench.trial_record import read_trials
 from unlearnbench.bench.tuned import read_tuned
 from unlearnbench.bench.tuning_target import find_targets
 
-from .commands import PROGRAM, TOY, artifacts, call, environment, plugins_forgotten, shell
+from .commands import (
+    PROGRAM,
+    TOY,
+    artifacts,
+    call,
+    environment,
+    interruptible,
+    plugins_forgotten,
+    shell,
+)
 from .toys import toy_options, toy_spec
 
 # forgets from x = 0.4 on and ruins the rest from x = 0.6 on: the best is between them
@@ -406,6 +415,7 @@ def tuner(folder, *options):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=interruptible,
     )
 
 
