@@ -169,9 +169,6 @@ class Hyperparameters:
                 self._found.append((canonical, tuned))
         problems.raise_any()
 
-    def __bool__(self) -> bool:
-        return bool(self._found)
-
     def of(
         self, method: Unlearner, dataset: str, model: str, recipe: str, kind: Scope
     ) -> tuple[Unlearner, Tuning | None] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
@@ -67,8 +67,3 @@ class TuneSettings(BaseModel):
             "objectives": list(self.objectives),
             "seed": self.seed,
         }
-
-
-def objective_names() -> tuple[str, ...]:
-    """All objectives."""
-    return get_args(Objective)
