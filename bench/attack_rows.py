@@ -27,7 +27,7 @@ COUNTS = ("attack_shadows", "attack_examples", "attack_views")
 ALPHA = 0.001
 
 _FIGURES = ("ulira", "mia.population/", "rmia/", "klom", "forgetting_score/")
-_TEXTS = ("variance", "tuning_track", "bank", "suspicion", "reason")
+_TEXTS = ("variance", "tuning_track", "bank", "scores", "suspicion", "reason")
 
 
 def attack_figures(records: Iterable[Record]) -> dict[str, Any]:

@@ -410,9 +410,10 @@ def leaderboard(folder: Path | None, from_mlflow: str | None, experiment: str | 
     leaderboard go, results/from-mlflow/NAME if not given.
     """
     with _friendly_errors():
-        from .bank_record import read_banks, write_banks
-        from .record import latest_by_key, read_records, write_records
-        from .render import terminal_table, write_leaderboard
+        from .record import read_records
+        from .render import write_leaderboard
+        from .sweep_records import read_folder, write_folder
+        from .terminal import terminal_table
 
         if (from_mlflow is None) != (experiment is None):
             raise InputError(
@@ -423,28 +424,26 @@ def leaderboard(folder: Path | None, from_mlflow: str | None, experiment: str | 
             from .tracking_uri import redact, slug
 
             folder = folder or Path("results", "from-mlflow", slug(experiment))
-            records, banks = fetch_sweep(from_mlflow, experiment)
+            found = fetch_sweep(from_mlflow, experiment)
             if (folder / "records.jsonl").is_file():
                 here = {record.key for record in read_records(folder)}
-                if lost := len(here - {record.key for record in records}):
+                if lost := len(here - {record.key for record in found.records}):
                     raise InputError(
                         f"`{folder}` holds records of {lost} cells that are not at "
                         f"`{redact(from_mlflow)}`, and would lose them; name another folder."
                     )
         else:
             folder = folder or Path("results", "quickstart")
-            records = latest_by_key(read_records(folder / "records.jsonl"))
-            banks = read_banks(folder / "banks.jsonl")
-        if not records:
+            found = read_folder(folder)
+        if not found.records:
             raise InputError(f"`{folder / 'records.jsonl'}` holds no records.")
         try:
             if from_mlflow is not None:
-                write_records(folder / "records.jsonl", records)
-                write_banks(folder / "banks.jsonl", banks)
-            write_leaderboard(records, folder, banks)
+                write_folder(folder, found)
+            write_leaderboard(found.records, folder, found.banks, found.attacks)
         except OSError as error:
             raise InputError(f"`{folder}` cannot be written: {error.strerror}.") from None
-        click.echo(terminal_table(records, banks))
+        click.echo(terminal_table(*found))
         click.echo(f"Leaderboard: {folder / 'leaderboard.html'}")
 
 
@@ -578,7 +577,7 @@ def _report(result: RunResult, sync_command: str) -> None:
     """Table and closing lines on stdout."""
     from .terminal import terminal_table
 
-    click.echo(terminal_table(result.records, result.banks))
+    click.echo(terminal_table(result.records, result.banks, result.attacks))
     if not result.tracked:
         click.echo(f"MLflow is not complete; `{sync_command}` completes it.", err=True)
     summary = result.summary

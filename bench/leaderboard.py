@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from .attack_record import AttackRecord
 from .attack_rows import CELL_ATTACKS, COUNTS, attack_figures, judged
 from .bank_record import BankRecord
 from .cell_frame import (
@@ -109,12 +110,14 @@ class Leaderboard:
         environment: Every value of `environment` in the records, by key.
         sweeps: Names of the sweeps.
         banks: The shadow models, by hash.
+        attacks: What the attacks found pair by pair, by the key of their scores.
     """
 
     tables: list[Table]
     environment: dict[str, tuple[str, ...]]
     sweeps: tuple[str, ...]
     banks: dict[str, BankRecord]
+    attacks: dict[str, AttackRecord]
 
     def frame(self) -> pd.DataFrame:
         """All rows in one frame, with the task in the first three columns."""
@@ -129,7 +132,11 @@ class Leaderboard:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def build(records: Sequence[Record], banks: Sequence[BankRecord] = ()) -> Leaderboard:
+def build(
+    records: Sequence[Record],
+    banks: Sequence[BankRecord] = (),
+    attacks: Sequence[AttackRecord] = (),
+) -> Leaderboard:
     """Aggregate records over seeds; of several records of one cell the last one counts."""
     records = latest_by_key(records)
     tasks: dict[tuple[str, str, str], list[Record]] = {}
@@ -146,6 +153,7 @@ def build(records: Sequence[Record], banks: Sequence[BankRecord] = ()) -> Leader
         environment={key: tuple(values) for key, values in environment.items()},
         sweeps=tuple(dict.fromkeys(record.sweep for record in records)),
         banks={bank.bank: bank for bank in banks},
+        attacks={attack.key: attack for attack in attacks},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .attack_record import AttackRecord
 from .bank_record import BankRecord
 from .metrics.gap import gaps, tug_of_war
 from .plan import Cell, Plan
@@ -83,6 +84,18 @@ def bank_records(plan: Plan, store: Store) -> list[BankRecord]:
                     **found.meta,
                 )
             )
+    return records
+
+
+def attack_records(plan: Plan, store: Store) -> list[AttackRecord]:
+    """Summarise the scores of a plan's attacks pair by pair, as far as they are in the store."""
+    records = []
+    for key, attack in plan.attacks.items():
+        artifact = store.get("ulira", key)
+        if artifact is not None:
+            arrays = {name: tensor.numpy() for name, tensor in artifact.tensors().items()}
+            record = AttackRecord.of(key, attack.bank.hash, arrays)
+            records += [record] if record is not None else []
     return records
 
 

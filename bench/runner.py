@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from .bank_record import BankRecord, write_banks
+from .attack_record import AttackRecord, read_attacks
+from .bank_record import BankRecord
 from .datastore import put_images
 from .environment import cpu_count, describe_environment, resolve_device, threads
 from .errors import InputError, Problems, StoreError
@@ -27,10 +28,11 @@ from .jobs import AttackJob, CellJob, Job, ProbeJob, WorkerSettings
 from .plan import LoadedData, Plan, load_data, make_plan
 from .probe_results import probe_keys
 from .record import Record, write_records
-from .results import assemble, bank_records, stored_results
+from .results import assemble, attack_records, bank_records, stored_results
 from .store import Store
 from .sweep import Sweep, SweepSpec, resolve
 from .sweep_files import Description, describe_sweep, known_environment, write_description
+from .sweep_records import SweepRecords, write_folder
 from .tracking import Tracker
 from .tracking_layout import trial_run
 from .tracking_memory import store_id
@@ -75,6 +77,7 @@ class RunResult:
     Attributes:
         records: One record a cell, in plan order.
         banks: One record a shadow bank.
+        attacks: What the attacks found pair by pair, one record a scored attack.
         out: Folder of records and leaderboard.
         ui_command: Command that opens the MLflow UI.
         tracked: Whether everything is in MLflow.
@@ -83,6 +86,7 @@ class RunResult:
 
     records: list[Record]
     banks: list[BankRecord]
+    attacks: list[AttackRecord]
     out: Path
     ui_command: str
     tracked: bool
@@ -363,17 +367,16 @@ class _Reporter:
         text = "".join(record.to_json() + "\n" for record in records)
         same = self.path.is_file() and self.path.read_text(encoding="utf-8") == text
         files = [self.out / f"leaderboard.{kind}" for kind in ("md", "csv", "html")]
-        bank_file = self.out / "banks.jsonl"
-        written = [*files, bank_file] if banks else files
-        if not (same and not self._fresh and all(path.is_file() for path in written)):
-            write_records(self.path, records)
-            if banks:
-                write_banks(bank_file, banks)
-            else:
-                bank_file.unlink(missing_ok=True)  # of a former run with an attack
+        written = [*files, self.out / "banks.jsonl"] if banks else files
+        if same and not self._fresh and all(path.is_file() for path in written):
+            attacks = read_attacks(self.out)
+        else:
+            attacks = attack_records(self.plan, self.store)
+            write_folder(self.out, SweepRecords(records, banks, attacks))
             from .render import write_leaderboard
 
-            write_leaderboard(records, self.out, banks)
+            write_leaderboard(records, self.out, banks, attacks)
+        written += [self.out / "attacks.jsonl"] if attacks else []
         wall_s = time.perf_counter() - began
         lanes = max(1, workers)
         summary = {
@@ -398,7 +401,8 @@ class _Reporter:
             self._log(records, banks)
             write_text_atomically(self.out / "run.json", json.dumps(summary, indent=1) + "\n")
             tracked = self.tracker.finish([*written, self.path], summary)
-        return RunResult(records, banks, self.out, self.tracker.ui_command(), tracked, summary)
+        ui_command = self.tracker.ui_command()
+        return RunResult(records, banks, attacks, self.out, ui_command, tracked, summary)
 
 
 def _labels(plan: Plan, work: Work) -> dict[str, str]:

@@ -20,7 +20,13 @@ from .tracking_uri import redact
 from .trial_record import read_trials
 
 RESULTS = Path("results")
-LEADERBOARD = ("leaderboard.md", "leaderboard.csv", "leaderboard.html", "banks.jsonl")
+LEADERBOARD = (
+    "leaderboard.md",
+    "leaderboard.csv",
+    "leaderboard.html",
+    "banks.jsonl",
+    "attacks.jsonl",
+)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from .attack_columns import rmia_cell, ulira_cell
 from .attack_notes import NOT_ATTACKED, attack_notes
+from .attack_record import AttackRecord
 from .attack_rows import ACC, RMIA, plain_rows
 from .bank_record import BankRecord
 from .columns import (
@@ -31,9 +32,13 @@ WIDTH = 110
 Show = Callable[[Row], Cell]
 
 
-def terminal_table(records: Sequence[Record], banks: Sequence[BankRecord] = ()) -> str:
+def terminal_table(
+    records: Sequence[Record],
+    banks: Sequence[BankRecord] = (),
+    attacks: Sequence[AttackRecord] = (),
+) -> str:
     """The leaderboard as plain text of about 110 columns, one block a table."""
-    board = build(records, banks)
+    board = build(records, banks, attacks)
     attacked = [table.attacked for table in board.tables]
     words = "forget, retain, test: accuracy in %, mean ± std over seeds."
     if attacked and all(attacked):

@@ -43,12 +43,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shlex
+import sys
 import textwrap
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -78,6 +80,8 @@ from .tracking_writer import Writer
 LOCK_S = 5.0
 STALL_S = 60.0
 FINISH_S = 300.0
+
+NICE = 10  # priority of the writer thread: it uses what the workers leave
 
 _NOTHING_LOST = (
     "nothing is lost, for the records are in the store and "
@@ -226,6 +230,7 @@ class Tracker:
 
     def _write(self, description: Description) -> None:
         """Body of the writer thread."""
+        _give_way()
         try:
             lock = self._memory_path.with_suffix(".lock")
             lock.parent.mkdir(parents=True, exist_ok=True)
@@ -284,6 +289,13 @@ def _child(item: Record | BankRecord | ChildRun) -> ChildRun:
     if isinstance(item, ChildRun):
         return item
     return bank_run(item) if isinstance(item, BankRecord) else cell_run(item)
+
+
+def _give_way() -> None:
+    """Let the workers have the processor first; where threads have priorities, that is on Linux."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _digest(description: Description) -> str:

@@ -13,22 +13,26 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from .attack_record import AttackRecord, read_attacks
 from .bank_record import BankRecord
 from .errors import InputError
 from .record import Record, latest_by_key
+from .sweep_records import SweepRecords
 from .tracking_client import client_defaults, connect, quiet_client, reason_of
 from .tracking_layout import ENDED
 from .tracking_uri import redact
 
 _log = logging.getLogger(__name__)
 
+LEADERBOARD = "leaderboard"
+ATTACKS = f"{LEADERBOARD}/attacks.jsonl"
 CONNECTIONS = 8  # a server takes some milliseconds for every record
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def fetch_sweep(uri: str, experiment: str) -> tuple[list[Record], list[BankRecord]]:
-    """Fetch the records of a sweep's cells and shadow banks, in the order of its tables.
+def fetch_sweep(uri: str, experiment: str) -> SweepRecords:
+    """Fetch the records of a sweep's cells, shadow banks and attacks, in the order of its tables.
 
     Cells that have left the sweep are left out. Where the runs of several stores are in one
     experiment, that of the latest sweep counts for a cell that they share.
@@ -72,11 +76,12 @@ def _fetch(
     experiment_id: str,
     uri: str,
     experiment: str,
-) -> tuple[list[Record], list[BankRecord]]:
+) -> SweepRecords:
     parents = sorted(_search(client, experiment_id, "sweep"), key=lambda run: run.info.start_time)
     runs = {kind: _search(client, experiment_id, kind) for kind in ("cell", "bank")}
     records: list[Record] = []
     banks: dict[str, BankRecord] = {}
+    attacks: dict[str, AttackRecord] = {}
     with TemporaryDirectory() as folder:
         files = _Files(client, Path(folder))
         for parent in parents:
@@ -90,12 +95,16 @@ def _fetch(
             records += cells
             found = files.read(_ordered(runs["bank"], parent, plan.get("banks")), BankRecord)
             banks |= {bank.bank: bank for bank in found}
+            attacks |= {attack.key: attack for attack in files.attacks(parent)}
     if not records:
         raise InputError(
             f"the experiment `{experiment}` at `{redact(uri)}` holds no cells of a sweep; "
             "`unlearnbench run` or `unlearnbench sync` logs them."
         )
-    return latest_by_key(records), list(banks.values())
+    records = latest_by_key(records)
+    scored = dict.fromkeys(record.attack.get("scores") for record in records)
+    found = [attacks[key] for key in scored if key in attacks]
+    return SweepRecords(records, list(banks.values()), found)
 
 
 def _ordered(runs: Iterable[Any], parent: Any, plan: list[Any] | None) -> list[Any]:  # noqa: ANN401
@@ -142,6 +151,14 @@ class _Files:
             return {}
         found = json.loads(self._download(parent.info.run_id, "plan.json"))
         return found if isinstance(found, dict) else {}
+
+    def attacks(self, parent: Any) -> list[AttackRecord]:  # noqa: ANN401
+        """What the attacks of a sweep found pair by pair; logged when it ended."""
+        run_id = parent.info.run_id
+        if ATTACKS not in {info.path for info in self._client.list_artifacts(run_id, LEADERBOARD)}:
+            return []
+        self._download(run_id, ATTACKS)
+        return read_attacks(self._folder / run_id / ATTACKS)
 
     def read(self, runs: Iterable[Any], kind: type[Model]) -> list[Model]:
         """The records of some runs, in order."""

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import pytest
 
 from unlearnbench.bench import METHODS, read_records
-from unlearnbench.bench.render import terminal_table
 from unlearnbench.bench.runner import run_sweep
+from unlearnbench.bench.terminal import terminal_table
 
 from .commands import SWEEP, TOY, artifacts, call, python, shell, start
 from .toys import toy_options, toy_spec

@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 
 from unlearnbench.bench.leaderboard import build
+from unlearnbench.bench.markdown import markdown
 from unlearnbench.bench.record import Record
-from unlearnbench.bench.render import markdown, terminal_table, write_leaderboard
+from unlearnbench.bench.render import write_leaderboard
+from unlearnbench.bench.terminal import terminal_table
 
 
 def cell(method, seed=0, *, forget=0.5, gap=None, status="ok", reason=None, **changes):

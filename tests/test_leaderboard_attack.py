@@ -13,7 +13,9 @@ from unlearnbench.bench.attack_notes import attack_notes, ranking
 from unlearnbench.bench.bank_record import BankRecord
 from unlearnbench.bench.columns import columns_of, legend
 from unlearnbench.bench.leaderboard import build
-from unlearnbench.bench.render import markdown, terminal_table, write_leaderboard
+from unlearnbench.bench.markdown import markdown
+from unlearnbench.bench.render import write_leaderboard
+from unlearnbench.bench.terminal import terminal_table
 
 from .test_leaderboard import cell
 

@@ -20,12 +20,12 @@ from unlearnbench.bench.modelspec import create_model_spec
 from unlearnbench.bench.plan import LoadedData, make_plan
 from unlearnbench.bench.recipe import Recipe, TrainingSettings
 from unlearnbench.bench.record import Record, read_records
-from unlearnbench.bench.render import terminal_table
 from unlearnbench.bench.runner import run_sweep
 from unlearnbench.bench.scenario import split_validation
 from unlearnbench.bench.store import Store
 from unlearnbench.bench.sweep import SweepSpec, read_sweep, resolve
 from unlearnbench.bench.tablecell import NONE
+from unlearnbench.bench.terminal import terminal_table
 from unlearnbench.bench.workbench import Workbench
 
 from .commands import call

@@ -1,0 +1,83 @@
+"""The leaderboard as GitHub Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .attack_notes import attack_notes, ranking
+from .attack_rows import plain_rows
+from .columns import columns_of, cost_lines, facts, legend, provenance, reason_head
+from .figures import Drawing
+from .leaderboard import Leaderboard, Table
+from .tablecell import Cell
+from .terminal import grid
+
+TITLE = "Unlearning leaderboard"
+NO_FIGURE = "No figure: no method has both a speed-up and a retrained model."
+REASONS = "What is missing, and why"
+
+
+def markdown(
+    board: Leaderboard, names: Sequence[str], drawings: Sequence[Sequence[Drawing]]
+) -> str:
+    """The leaderboard as GitHub Markdown; `names` are those of the figure files."""
+    parts = [f"# {TITLE}", *(_escape(line) for line in provenance(board)), ranking(board)]
+    for table, name, of_table in zip(board.tables, names, drawings, strict=True):
+        parts += [f"## {_code(table.scenario)}", _markdown_intro(table)]
+        parts.append(_markdown_table(table, board))
+        if notes := [*table.notes, *attack_notes(table, board)]:
+            parts.append("\n".join(f"- {_escape(note)}" for note in notes))
+        parts += map(_escape, cost_lines(table))
+        if table.reasons:
+            parts.append(f"{REASONS}:")
+            parts.append(
+                "\n".join(
+                    f"- {reason_head(reason, table, _code)}: {_escape(reason.text)}"
+                    for reason in table.reasons
+                )
+            )
+        if not of_table:
+            parts.append(NO_FIGURE)
+        for drawing in of_table:
+            alt = _escape(drawing.alt)
+            path = f"figures/{name}{drawing.suffix}.svg"
+            parts += [f"![{alt}]({path})", _escape(drawing.caption)]
+    meanings = "\n".join(f"- **{term}**: {words}" for term, words in legend(board).items())
+    return "\n\n".join([*parts, "## What the columns mean", meanings]) + "\n"
+
+
+def _markdown_intro(table: Table) -> str:
+    return f"Dataset {_code(table.dataset)}, model {_code(table.model)}, {_escape(facts(table))}."
+
+
+def _markdown_table(table: Table, board: Leaderboard) -> str:
+    columns = columns_of(table, board)
+    lines = []
+    for row in plain_rows(table.rows):
+        shown = [_markdown_cell(column.cell(row)) for column in columns]
+        if row["kind"] != "method":
+            shown[0] = f"**{shown[0]}**"
+        lines.append(shown)
+    heads = [column.flat_head for column in columns]
+    align = ["right" if column.numeric else "left" for column in columns]
+    return grid(lines, heads, align, "pipe")
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _code(cell.text).replace("|", "\\|") if "[" in cell.text else _escape(cell.text)
+    shown = " ".join(part for part in (text, cell.spread) if part)
+    shown = f"~~{shown}~~" if cell.struck else shown
+    beside = f"({cell.beside})" if cell.beside else ""
+    return " ".join(part for part in (shown, cell.mark, beside) if part)
+
+
+def _code(text: str) -> str:
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+def _escape(text: str) -> str:
+    """Make Markdown show a text as it is; what stands in backquotes stays code."""
+    special = re.compile(r"[\\<>*\[\]|~#]|(?<!\w)_|_(?!\w)")
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if i % 2 else special.sub(r"\\\g<0>", part) for i, part in enumerate(parts))
