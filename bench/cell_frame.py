@@ -24,6 +24,7 @@ TIMES = (
     "original_s",
     "retrain_s",
 )
+NOT_RECORDED = "unknown"
 PAIRED = (*METRICS, *CELL_ATTACKS, *PROBE_METRICS)  # each is shown beside the retrained model's
 SCORES = (*PAIRED, *(f"gap_{name}" for name in METRICS), "tow")
 
@@ -60,7 +61,8 @@ def cell_frame(records: list[Record]) -> pd.DataFrame:
 def _labels(named: Iterable[tuple[str, dict[str, Any]]]) -> Callable[[str, dict[str, Any]], str]:
     """Name variants by the parameters in which they differ; a single variant by its name.
 
-    A value that more than half of the variants have is not told of them, but of the others.
+    A value that more than half of the variants have is not told of them, but of the others; so is
+    a parameter that is not recorded, as older versions may not have known it.
     """
     variants: dict[str, dict[str, dict[str, str]]] = {}
     for name, params in named:
@@ -70,11 +72,12 @@ def _labels(named: Iterable[tuple[str, dict[str, Any]]]) -> Callable[[str, dict[
             variants.setdefault(name, {})[as_text(params)] = texts
 
     def label(name: str, params: dict[str, Any]) -> str:
-        others = list(variants.get(name, {}).values())
+        others = list(variants.get(name, {}).values()) if params else []
+        texts = {key: as_text(value) for key, value in params.items()}
         differing = {
-            key: value
-            for key, value in params.items()
-            if 2 * sum(other.get(key) == as_text(value) for other in others) <= len(others)
+            key: params.get(key, NOT_RECORDED)
+            for key in dict.fromkeys(key for other in others for key in other)
+            if 2 * sum(other.get(key) == texts.get(key) for other in others) <= len(others)
         }
         return format_spec(name, differing)
 

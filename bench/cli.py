@@ -1,4 +1,6 @@
-"""The command line: `unlearnbench run | plan | ls | leaderboard | sync | request`.
+"""The command line: `unlearnbench run | plan | ls | sync | request …`.
+
+`leaderboard` and `diff` are in `cli_leaderboard`.
 
 Imports are lazy: `--help` and `ls methods` load neither torch nor pandas.
 """
@@ -11,39 +13,22 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .errors import InputError, Problems, StoreError, UnlearnBenchError
+from .cli_errors import BAD_INPUT, INTERRUPTED, SOME_FAILED, friendly_errors
+from .cli_leaderboard import diff, leaderboard
+from .errors import InputError, Problems, UnlearnBenchError
 
 if TYPE_CHECKING:
     from .runner import RunOptions, RunResult
     from .sweep import SweepSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-BAD_INPUT = 2
-SOME_FAILED = 1
-INTERRUPTED = 130
-
-
-@contextmanager
-def _friendly_errors(interrupted: str = "interrupted.") -> Iterator[None]:
-    """Errors that a person can mend end with their sentences and exit code 2; Ctrl-C with 130."""
-    try:
-        yield
-    except (InputError, StoreError) as error:
-        for sentence in str(error).splitlines():
-            click.echo(f"Error: {sentence}", err=True)
-        sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        click.echo(f"\nError: {interrupted}", err=True)
-        sys.exit(INTERRUPTED)
-
 
 _store = click.option(
     "--store",
@@ -188,7 +173,7 @@ def run(**options: Any) -> None:  # noqa: ANN401
     unlearnbench run my_sweep.toml --workers 4
     unlearnbench run --dataset cifar10 --model resnet18 --method scrub --method svd
     """  # noqa: D301 - click wants the character itself
-    with _friendly_errors("interrupted; what is finished is kept, the same command continues."):
+    with friendly_errors("interrupted; what is finished is kept, the same command continues."):
         from .runner import plan_sweep, run_sweep
 
         spec, where, problems = _read(options)
@@ -213,7 +198,7 @@ def plan(**options: Any) -> None:  # noqa: ANN401
 
     Takes the same options as `run`.
     """
-    with _friendly_errors():
+    with friendly_errors():
         from .planview import describe_plan
         from .runner import count_workers, plan_sweep
         from .store import Store
@@ -285,7 +270,7 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
     What is set in brackets is not searched. The result, `tuned.toml`, is for
     `unlearnbench run --hyperparameters`.
     """  # noqa: D301 - click wants the character itself
-    with _friendly_errors("interrupted; finished trials are kept, the same command continues."):
+    with friendly_errors("interrupted; finished trials are kept, the same command continues."):
         from .runner import check_models, check_writable, count_workers, plan_sweep
         from .study_report import study_table
         from .tracking_uri import redact
@@ -353,7 +338,7 @@ def _narrowed(texts: tuple[str, ...]) -> dict[str, Any]:
 )
 def request(target: Path, **options: Any) -> None:  # noqa: ANN401
     """Export the forget request of a scenario, to be used again with `ids[file=…]`."""
-    with _friendly_errors():
+    with friendly_errors():
         from .files import write_text_atomically
         from .runner import plan_sweep
 
@@ -390,7 +375,7 @@ def ls(what: str, pattern: str, plugin: tuple[Path, ...]) -> None:
 
     PATTERN is a wildcard, e.g. `unlearnbench ls models "resnet*"`.
     """
-    with _friendly_errors():
+    with friendly_errors():
         from .listing import listing
         from .registry import load_plugin_files
 
@@ -399,52 +384,8 @@ def ls(what: str, pattern: str, plugin: tuple[Path, ...]) -> None:
             click.echo(line)
 
 
-@cli.command()
-@click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("--from-mlflow", metavar="URI", help="Take the records from this MLflow server.")
-@click.option("--experiment", metavar="NAME", help="With --from-mlflow: name of the sweep.")
-def leaderboard(folder: Path | None, from_mlflow: str | None, experiment: str | None) -> None:
-    """Render the leaderboard again from the records in FOLDER, or from an MLflow server.
-
-    FOLDER is results/quickstart if not given; with --from-mlflow it is where records and
-    leaderboard go, results/from-mlflow/NAME if not given.
-    """
-    with _friendly_errors():
-        from .record import read_records
-        from .render import write_leaderboard
-        from .sweep_records import read_folder, write_folder
-        from .terminal import terminal_table
-
-        if (from_mlflow is None) != (experiment is None):
-            raise InputError(
-                "`--from-mlflow URI` and `--experiment NAME` belong together: give both or none."
-            )
-        if from_mlflow is not None and experiment is not None:
-            from .tracking_reader import fetch_sweep
-            from .tracking_uri import redact, slug
-
-            folder = folder or Path("results", "from-mlflow", slug(experiment))
-            found = fetch_sweep(from_mlflow, experiment)
-            if (folder / "records.jsonl").is_file():
-                here = {record.key for record in read_records(folder)}
-                if lost := len(here - {record.key for record in found.records}):
-                    raise InputError(
-                        f"`{folder}` holds records of {lost} cells that are not at "
-                        f"`{redact(from_mlflow)}`, and would lose them; name another folder."
-                    )
-        else:
-            folder = folder or Path("results", "quickstart")
-            found = read_folder(folder)
-        if not found.records:
-            raise InputError(f"`{folder / 'records.jsonl'}` holds no records.")
-        try:
-            if from_mlflow is not None:
-                write_folder(folder, found)
-            write_leaderboard(found.records, folder, found.banks, found.attacks)
-        except OSError as error:
-            raise InputError(f"`{folder}` cannot be written: {error.strerror}.") from None
-        click.echo(terminal_table(*found))
-        click.echo(f"Leaderboard: {folder / 'leaderboard.html'}")
+cli.add_command(leaderboard)
+cli.add_command(diff)
 
 
 @cli.command()
@@ -461,7 +402,7 @@ def sync(
     unlearnbench sync                        # results/quickstart
     unlearnbench sync my_sweep --tracking-uri http://localhost:5000
     """  # noqa: D301 - click wants the character itself
-    with _friendly_errors("interrupted; the same command continues."):
+    with friendly_errors("interrupted; the same command continues."):
         from .sync import sync_sweeps
 
         incomplete = False

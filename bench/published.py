@@ -276,10 +276,10 @@ def _figures(source: _Source, line: _Line) -> list[Published]:
                 scenario=line.scenario or source.scenario,
                 method=line.method,
                 metric=metric,
-                split=split,  # type: ignore[arg-type]  # checked when it is made
+                split=split,
                 value=value,
                 spread=spread,
-                bound=bound,  # type: ignore[arg-type]
+                bound=bound,
                 unit=unit,
                 source=source.source,
                 short=source.short,

@@ -539,6 +539,7 @@ def test_a_broken_plugin_of_somebody_else_is_listed_as_broken(here):
         ["plan", "-h"],
         ["request", "--help"],
         ["leaderboard", "--help"],
+        ["diff", "--help"],
         ["ls", "--help"],
     ],
     ids=" ".join,

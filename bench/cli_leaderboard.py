@@ -1,0 +1,173 @@
+"""The commands `leaderboard` and `diff`, which only read what sweeps have left.
+
+Imports are lazy: `--help` loads neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import click
+
+from .cli_errors import friendly_errors
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .sweep_records import SweepRecords
+
+QUICKSTART = Path("results", "quickstart")
+MERGED = Path("results", "merged")
+CHANGED = 1
+
+_folder = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=_folder)
+@click.option(
+    "--out",
+    type=_folder,
+    help="Where leaderboard and records go.  [default: FOLDER; results/merged for several]",
+)
+@click.option(
+    "--figures",
+    type=click.Choice(["auto", "all", "none"]),
+    default="auto",
+    show_default=True,
+    help="auto draws figures of at most 8 tasks, all of every task.",
+)
+@click.option("--from-mlflow", metavar="URI", help="Take the records from this MLflow server.")
+@click.option("--experiment", metavar="NAME", help="With --from-mlflow: name of the sweep.")
+def leaderboard(
+    folders: tuple[Path, ...],
+    out: Path | None,
+    figures: str,
+    from_mlflow: str | None,
+    experiment: str | None,
+) -> None:
+    """Render the leaderboard again from the records in FOLDERs, or from an MLflow server.
+
+    \b
+    unlearnbench leaderboard                           # results/quickstart
+    unlearnbench leaderboard results/a results/b --out results/both
+
+    Several folders are merged, those of several machines too. What does not belong together is
+    refused, with the reasons. Their own files stay as they are. With --from-mlflow, FOLDER is
+    where records and leaderboard go, results/from-mlflow/NAME if not given.
+    """  # noqa: D301 - click wants the character itself
+    with friendly_errors():
+        from .render import write_leaderboard
+        from .sweep_records import write_folder
+        from .terminal import terminal_table
+
+        if (from_mlflow is None) != (experiment is None):
+            raise InputError(
+                "`--from-mlflow URI` and `--experiment NAME` belong together: give both or none."
+            )
+        if from_mlflow is not None and experiment is not None:
+            folder, found = _fetched(from_mlflow, experiment, folders, out)
+            notes: tuple[str, ...] = ()
+        else:
+            folder, found, notes = _read(folders or (QUICKSTART,), out)
+        if not found.records:
+            raise InputError(f"`{folder / 'records.jsonl'}` holds no records.")
+        try:
+            if from_mlflow is not None or len(folders) > 1 or out is not None:
+                write_folder(folder, found)
+            write_leaderboard(
+                found.records,
+                folder,
+                found.banks,
+                found.attacks,
+                figures=cast(Literal["auto", "all", "none"], figures),
+            )
+        except OSError as error:
+            raise InputError(f"`{folder}` cannot be written: {error.strerror}.") from None
+        for note in notes:
+            click.echo(f"Note: {note}", err=True)
+        click.echo(terminal_table(*found))
+        click.echo(f"Leaderboard: {folder / 'leaderboard.html'}")
+
+
+@click.command()
+@click.argument("old", type=_folder)
+@click.argument("new", type=_folder)
+@click.option("--json", "target", type=_folder, help="Write every comparison to this file as well.")
+def diff(old: Path, new: Path, target: Path | None) -> None:
+    """Say which rows of the leaderboard moved beyond noise from OLD to NEW, folders with records.
+
+    \b
+    unlearnbench diff results/before results/after --json moved.json
+
+    Exit code 0: nothing moved; 1: something moved, is gone or newly fails; 2: bad input.
+    """  # noqa: D301 - click wants the character itself
+    with friendly_errors():
+        from .diff import compare
+        from .diff_table import diff_table
+        from .files import write_text_atomically
+        from .merge import read_sources
+
+        found = compare(*(source.found for source in read_sources([old, new])))
+        if target is not None:
+            try:
+                write_text_atomically(target, found.to_json())
+            except OSError as error:
+                raise InputError(f"`{target}` cannot be written: {error.strerror}.") from None
+        click.echo(diff_table(found))
+        if found.worth_a_look:
+            sys.exit(CHANGED)
+
+
+def _read(
+    folders: tuple[Path, ...], out: Path | None
+) -> tuple[Path, SweepRecords, tuple[str, ...]]:
+    """Where the leaderboard goes, what it is of, and what a reader must know of the merge."""
+    from .merge import merge, read_sources
+
+    if len(folders) == 1 and out is None:
+        (source,) = read_sources(folders)
+        return source.folder, source.found, ()
+    folder = out or MERGED
+    if any(folder.resolve() == source.resolve() for source in folders):
+        raise InputError(
+            f"`{folder}` is one of the folders to read, whose records stay as they are; "
+            "name another with `--out`."
+        )
+    merged = merge(read_sources(folders))
+    _check_nothing_is_lost(folder, merged.found, "among those to write")
+    return folder, merged.found, merged.notes
+
+
+def _fetched(
+    uri: str, experiment: str, folders: tuple[Path, ...], out: Path | None
+) -> tuple[Path, SweepRecords]:
+    """The same from an MLflow server."""
+    from .tracking_reader import fetch_sweep
+    from .tracking_uri import redact, slug
+
+    wanted = [*folders, *([out] if out is not None else [])]
+    if len(wanted) > 1:
+        raise InputError("with `--from-mlflow`, one folder says where the leaderboard goes.")
+    folder = wanted[0] if wanted else Path("results", "from-mlflow", slug(experiment))
+    found = fetch_sweep(uri, experiment)
+    _check_nothing_is_lost(folder, found, f"at `{redact(uri)}`")
+    return folder, found
+
+
+def _check_nothing_is_lost(folder: Path, found: SweepRecords, where: str) -> None:
+    """A folder that is written to may hold records already, but no others than these.
+
+    Raises:
+        InputError: If it does.
+    """
+    from .record import read_records
+
+    if (folder / "records.jsonl").is_file():
+        here = {record.key for record in read_records(folder)}
+        if lost := len(here - {record.key for record in found.records}):
+            raise InputError(
+                f"`{folder}` holds records of {lost} cells that are not {where}, and would lose "
+                "them; name another folder."
+            )
