@@ -11,7 +11,9 @@ from scipy import stats
 
 from .attack_rows import ACC
 from .columns import HEADS
-from .diff import ERRORS, LEAST, LEAST_RATIO, Compared, Comparison, RowChange, RowName
+from .comparison import Compared, Comparison, RowChange, RowName
+from .diff import LEAST_RATIO
+from .noise import ERRORS, LEAST
 from .tablecell import NONE, TIMES_SIGN, significant
 from .terminal import WIDTH, grid
 

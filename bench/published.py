@@ -7,7 +7,7 @@ here: training, data augmentation and the attack differ from paper to paper.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib import resources
 from typing import Annotated, Any, Final, Literal, Self
@@ -61,6 +61,9 @@ METRICS: Final = {
 }
 UNLEARNING_ACCURACY = "unlearning_acc"
 _FROM_UA = "forget accuracy is 100 less the unlearning accuracy of the source"
+
+
+OfRow = Callable[[Row], "list[Published]"]
 
 
 class Published(BaseModel):
@@ -241,7 +244,7 @@ def _preference(figures: Sequence[Published]) -> tuple[int, int]:
     return max(TAGS.index(figure.tag) for figure in figures), -len(figures)
 
 
-def _value_cell(of_row: Any, metric: str, row: Row) -> Cell:  # noqa: ANN401
+def _value_cell(of_row: OfRow, metric: str, row: Row) -> Cell:
     for figure in of_row(row):
         if figure.metric == metric:
             bound = {"": "", "at most": "≤ ", "at least": "≥ "}[figure.bound]
@@ -250,7 +253,7 @@ def _value_cell(of_row: Any, metric: str, row: Row) -> Cell:  # noqa: ANN401
     return Cell(NONE)
 
 
-def _source_cell(of_row: Any, row: Row) -> Cell:  # noqa: ANN401
+def _source_cell(of_row: OfRow, row: Row) -> Cell:
     figures = of_row(row)
     if not figures:
         return Cell(NONE)

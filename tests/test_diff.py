@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from unlearnbench.bench.attack_record import AttackRecord
-from unlearnbench.bench.diff import Comparison, compare
+from unlearnbench.bench.comparison import Comparison
+from unlearnbench.bench.diff import compare
 from unlearnbench.bench.diff_table import diff_table
 from unlearnbench.bench.metrics.clustering import two_way_se
 from unlearnbench.bench.record import Record
@@ -76,6 +77,21 @@ def test_with_other_seeds_it_is_welch_s():
     assert number.se == pytest.approx(math.sqrt(a + b))
     assert number.dof == pytest.approx((a + b) ** 2 / (a**2 / 2 + b**2 / 1))
     assert number.verdict == "within noise"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "first_seed", "how", "difference"),
+    [
+        ([0.1, 0.2, 0.9], [0.2, 0.9], 1, "paired", 0.0),  # seeds 1 and 2 are the same
+        ([0.1, 0.9], [0.1], 0, "paired", 0.0),  # seed 1 failed: seed 0 has not changed
+        ([0.1, 0.2], [0.4, 0.6], 1, "apart", 0.35),  # a single common seed tells no noise
+        ([0.1], [0.4, 0.6], 1, "apart", 0.4),
+    ],
+)
+def test_seeds_that_both_sides_have_are_compared(old, new, first_seed, how, difference):
+    number = compared(cells(old), cells(new, first_seed=first_seed))
+    assert (number.how, number.difference) == (how, pytest.approx(difference))
+    assert number.new - number.old == pytest.approx(difference)
 
 
 def test_other_forget_sets_are_not_paired():

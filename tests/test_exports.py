@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -381,3 +382,24 @@ def test_poor_records_still_give_every_file(tmp_path, spoil, attacked):
     rows = len(pd.read_parquet(tmp_path / "leaderboard.parquet"))
     text = (tmp_path / "leaderboard.csv").read_text()
     assert rows == (len(pd.read_csv(io.StringIO(text))) if rows else 0)
+
+
+def test_standings_are_told_where_there_are_any(board):
+    place = {"method": "scrub", "recipe": "plain", "place": 1, "tied": False, "borda": 3.5,
+             "tasks": 2, "missing": 0, "failed": 1, "mean_rank": 1.5, "rank_lo": 1.0,
+             "rank_hi": math.nan, "win_rate": 0.75}  # fmt: skip
+    pair = {"task": "t", "method": "scrub", "other": "svd", "difference": -0.1, "se": 0.02,
+            "p": 0.01, "p_holm": math.nan, "paired": True}  # fmt: skip
+    found = SimpleNamespace(
+        rows=(SimpleNamespace(**place),), tasks=("t", "u"), left_out=(("v", "no attack"),),
+        wins=pd.DataFrame(), differences=pd.DataFrame([pair]), friedman=4.0, friedman_p=0.1,
+        critical_difference=math.nan,
+    )  # fmt: skip
+    ranked = SimpleNamespace(
+        tables=board.tables, environment={}, sweeps=("made",), banks={}, standings=found
+    )
+    told = json.loads(leaderboard_json(ranked))["standings"]
+    assert told["rows"] == [place | {"rank_hi": None}]
+    assert told["left_out"] == [{"task": "v", "reason": "no attack"}]
+    assert told["differences"] == [pair | {"p_holm": None}]
+    assert (told["friedman"], told["critical_difference"]) == (4.0, None)

@@ -12,7 +12,8 @@ from unlearnbench.bench.bank_record import BankRecord
 from unlearnbench.bench.cell_frame import cell_frame
 from unlearnbench.bench.errors import InputError
 from unlearnbench.bench.leaderboard import build
-from unlearnbench.bench.merge import Source, merge, read_sources
+from unlearnbench.bench.merge import merge, read_sources
+from unlearnbench.bench.merge_reasons import Source
 from unlearnbench.bench.record import Record, read_records
 from unlearnbench.bench.sweep_records import SweepRecords, read_folder, write_folder
 
