@@ -28,7 +28,7 @@ class Evidence:
         record: The cell.
         row: The row of the leaderboard that it is in: means over seeds, the attack's figures and
             whether they count.
-        cells: The cells of that row, one a seed.
+        cells: The cells of that row, one a seed, by seed.
         table: The table of the row.
         original: The cell with the original of the same seed; None if there is none that is ok.
         retrained: The cell with the retrained model of the same seed likewise.
@@ -111,7 +111,12 @@ def gather(record: Record, found: SweepRecords) -> Evidence:
     return Evidence(
         record=record,
         row=row,
-        cells=tuple(r for r, inside in zip(same, in_row, strict=True) if inside),
+        cells=tuple(
+            sorted(
+                (r for r, inside in zip(same, in_row, strict=True) if inside),
+                key=lambda r: r.seed,
+            )
+        ),
         table=table,
         original=originals[0] if originals else None,
         retrained=retrained[0] if retrained else None,
