@@ -82,7 +82,7 @@ def gather(record: Record, found: SweepRecords) -> Evidence:
     table = board.tables[0]
     frame = cell_frame(same)
     place = next(i for i, r in enumerate(same) if r.key == record.key)
-    recipe, name, label = (frame.loc[place, key] for key in ("recipe", "name", "label"))
+    recipe, name, label = (str(frame[key].iloc[place]) for key in ("recipe", "name", "label"))
     in_row = (frame["recipe"] == recipe) & (frame["label"] == label)
     of_recipe = table.rows[table.rows["recipe"] == recipe]
     shown = REFERENCES.get(name, name) + label.removeprefix(name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from .attack_columns import BAND_DASH, EFFICACY, Z95
-from .attack_rows import ACC, PRIVACY, figure
+from .attack_columns import BAND_DASH, Z95
+from .attack_rows import ACC, EFFICACY, PRIVACY, figure
 from .cell_evidence import Evidence
 from .columns import cost_lines
 from .recipe import is_plain
@@ -185,8 +185,8 @@ def exposed_examples(evidence: Evidence) -> tuple[list[Exposed], str]:
     return [Exposed(i, f"{percent(right)} %") for i, right in attack.most_exposed], f"{said}."
 
 
-def probe_lines(evidence: Evidence) -> list[tuple[str, str, str, str]]:
-    """Probes of this model between those of the original and of the retrained model."""
+def probe_lines(evidence: Evidence) -> list[tuple[str, ...]]:
+    """Words, and the probe before, unlearned and of the retrained model."""
     lines = []
     for name, (words, scale, digits, unit) in PROBES.items():
         if name not in evidence.record.metrics:

@@ -50,8 +50,8 @@ def reproduce(records: Sequence[Record], spec: Mapping[str, Any] | None = None) 
     ordered = sorted(records, key=lambda record: record.seed)
     first = ordered[0]
     sweep = spec if spec is not None and spec.get("name") == first.sweep else None
-    params = next(iter(_filled(records, "hyperparameters")), {})
-    training = next(iter(_filled(records, "training")), {})
+    params: dict[str, Any] = next(iter(_filled(records, "hyperparameters")), {})
+    training: dict[str, Any] = next(iter(_filled(records, "training")), {})
     unsaid = [f"`{key}`" for key, value in params.items() if _has_none(value)]
     params = {key: value for key, value in params.items() if not _has_none(value)}
     probes, ulira, unknown = _switched_on(ordered, sweep)
