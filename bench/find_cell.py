@@ -40,8 +40,8 @@ def find_cell(
 
     Args:
         records: Where to look; of each cell the last record.
-        text: The beginning of a key, or a method's name: bare, as in the tables, or with some of
-            its hyper-parameters.
+        text: The beginning of a key; or a method's name as a row of the tables has it, which
+            comes first, bare, or with some of its hyper-parameters.
         seed: Seed of the cell.
         scenario: Scenario of the cell as in the tables, or its bare name.
         where: What the records are, for messages.
@@ -49,10 +49,10 @@ def find_cell(
     Raises:
         InputError: If no cell is meant, or more than one; lists those that could be.
     """
-    named = [record for record in records if _is_named(record, text)]
+    rows = _row_names(records)
+    named = [record for record in records if text in rows[id(record)]]
     if not named:
-        labels = _labels(records)
-        named = [r for r in records if text in labels[id(r)]]
+        named = [record for record in records if _is_named(record, text)]
     if not named and text:
         named = [record for record in records if record.key.startswith(text.lower())]
     short = short_keys(records)
@@ -60,7 +60,7 @@ def find_cell(
         methods = ", ".join(f"`{name}`" for name in dict.fromkeys(r.method for r in records))
         raise InputError(
             f"`{text}` is no method in {where}, and no cell's key begins so; there are "
-            f"{methods}; for example {_listed(records[:3], short)}."
+            f"{methods}; for example {_listed(records[:3], short, rows)}."
         )
     met = [
         record
@@ -75,12 +75,12 @@ def find_cell(
         ]
         raise InputError(
             f"`{text}` has no cell with {' and '.join(wanted)} in {where}; it has "
-            f"{_listed(named, short)}."
+            f"{_listed(named, short, rows)}."
         )
     if len(met) > 1:
         raise InputError(
             f"`{text}` is {len(met)} cells of {where}; name one by its key, or with `--seed` and "
-            f"`--scenario`: {_listed(met, short)}."
+            f"`--scenario`: {_listed(met, short, rows)}."
         )
     return met[0]
 
@@ -98,29 +98,32 @@ def _holds(all_: Mapping[str, Any], some: Mapping[str, Any]) -> bool:
     return all(key in all_ and all_[key] == value for key, value in some.items())
 
 
-def _labels(records: Sequence[Record]) -> dict[int, set[str]]:
-    """What the rows of the tables are called, by the identity of the record."""
+def _row_names(records: Sequence[Record]) -> dict[int, tuple[str, str]]:
+    """What the row of each record is called, by its identity: with its own name, and as shown."""
     tasks: dict[tuple[str, str, str], list[Record]] = {}
     for record in records:
         tasks.setdefault((record.dataset, record.model, record.scenario), []).append(record)
-    found: dict[int, set[str]] = {}
+    found: dict[int, tuple[str, str]] = {}
     for members in tasks.values():
         frame = cell_frame(members)
         for record, name, label in zip(members, frame["name"], frame["label"], strict=True):
-            shown = REFERENCES.get(name, name)
-            found[id(record)] = {label, shown, shown + label.removeprefix(name)}
+            found[id(record)] = (label, REFERENCES.get(name, name) + label.removeprefix(name))
     return found
 
 
-def _listed(records: Sequence[Record], short: Mapping[str, str]) -> str:
+def _listed(
+    records: Sequence[Record], short: Mapping[str, str], rows: Mapping[int, tuple[str, str]]
+) -> str:
     """Candidates with their short keys and with what tells them apart."""
-    fields = ("method", "dataset", "model", "scenario", "recipe")
-    differing = [name for name in fields if len({getattr(r, name) for r in records}) > 1]
+    told = [
+        (rows[id(r)][0], r.dataset, r.model, r.scenario, r.recipe, f"seed {r.seed}")
+        for r in records
+    ]
+    differing = [len(set(values)) > 1 for values in zip(*told, strict=True)]
+    differing[-1] = True
     named = [
-        f"{short[record.key]} ("
-        + ", ".join([*(str(getattr(record, name)) for name in differing), f"seed {record.seed}"])
-        + ")"
-        for record in records[:LISTED]
+        f"{short[record.key]} ({', '.join(v for v, d in zip(values, differing, strict=True) if d)})"
+        for record, values in zip(records[:LISTED], told, strict=False)
     ]
     more = f" and {len(records) - LISTED} more" if len(records) > LISTED else ""
     return ", ".join(named) + more

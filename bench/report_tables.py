@@ -231,7 +231,8 @@ def _cost_facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
             f"{significant(float(record.tuning['seconds']))} s of one worker, once"
             + ("" if same else f", on {where or 'a machine that is not recorded'}"),
         )
-    yield "Training the original", _seconds(times, "original_s")
+    if times.get("original_s"):  # a checkpoint that was taken as it came was not trained
+        yield "Training the original", _seconds(times, "original_s")
     if evidence.bank is not None and "time/training_s" in evidence.bank.metrics:
         seconds = significant(evidence.bank.metrics["time/training_s"])
         yield (

@@ -117,8 +117,11 @@ def _without_figure(evidence: Evidence) -> Verdict | None:
         return _unknown("the attack gave no figure", "The records do not say why.", 2)
     why = (
         "Accuracies alone do not show that a model has forgotten; that is what the attack is for. "
-        "Run the sweep again with `--shadows 64`."
     )
+    if evidence.record.training.get("epochs") == 0:
+        why += "It needs models that are trained here, and nothing was (0 epochs)."
+    else:
+        why += "Run the sweep again with `--shadows 64`."
     return _unknown("no attack was made", why, 2)
 
 

@@ -80,6 +80,10 @@ def test_without_an_attack_nothing_is_known():
     verdict = judged(task(None, None, None))
     assert (verdict.line, verdict.rule) == ("Not known: no attack was made.", 2)
     assert "Accuracies alone do not show" in verdict.why
+    assert "`--shadows 64`" in verdict.why
+    checkpoint = judged(task(None, None, None, training={"epochs": 0}))
+    assert "--shadows" not in checkpoint.why
+    assert "nothing was (0 epochs)" in checkpoint.why
 
 
 def test_an_attack_that_failed_says_why():
