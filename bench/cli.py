@@ -1,4 +1,4 @@
-"""The command line: `unlearnbench run | plan | ls | leaderboard | sync | request`.
+"""The command line: `unlearnbench run | plan | ls | leaderboard | report | sync | request`.
 
 Imports are lazy: `--help` and `ls methods` load neither torch nor pandas.
 """
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .cli_report import make_command as make_report_command
 from .errors import InputError, Problems, StoreError, UnlearnBenchError
 
 if TYPE_CHECKING:
@@ -470,6 +471,9 @@ def sync(
             incomplete |= not done.complete
         if incomplete:
             sys.exit(SOME_FAILED)
+
+
+cli.add_command(make_report_command(_friendly_errors))
 
 
 def _read(
