@@ -103,8 +103,8 @@ def _fetch(
         )
     records = latest_by_key(records)
     scored = dict.fromkeys(record.attack.get("scores") for record in records)
-    found = [attacks[key] for key in scored if key in attacks]
-    return SweepRecords(records, list(banks.values()), found)
+    paired = [attacks[key] for key in scored if key in attacks]
+    return SweepRecords(records, list(banks.values()), paired)
 
 
 def _ordered(runs: Iterable[Any], parent: Any, plan: list[Any] | None) -> list[Any]:  # noqa: ANN401
