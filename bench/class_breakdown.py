@@ -23,6 +23,8 @@ NUMBERS = (
     ACC,
     "excess",
 )
+OF_ATTACK = (ACC, "excess")
+VOID = ("suspected", "biased")
 TO_RETRAINED = ("forget_acc", "test_forget_acc")  # ideal is the retrained model's, on either side
 HIGHEST_IS_BEST = ("test_acc", "test_retain_acc")
 KINDS = ("reference", "control", "method")
@@ -37,7 +39,8 @@ class ClassBreakdown:
         model: Architecture as `name[key=value,…]`.
         classes: The forgotten classes, by number or name; numbers in their order.
         rows: One row a (recipe, method, class): `recipe`, `method`, `kind`, `class`, the columns
-            `NUMBERS` (means over seeds, fractions, NaN where unknown) and `status`.
+            `NUMBERS` (means over seeds, fractions, NaN where unknown or where a figure of the
+            attack does not count) and `status`.
         summary: One row a (recipe, method): `recipe`, `method`, `kind`, `classes` (how many have a
             cell that is ok), and of every number `<name>_mean` and `<name>_worst` over them, with
             `<name>_worst_class`. The worst is furthest from the ideal: from the retrained model's
@@ -97,7 +100,9 @@ def _numbers(row: Row) -> dict[str, Any]:
     """A row as it stands in the breakdown, and how far it is from the ideal, by `from <name>`."""
     kept = {name: row[name] for name in ("recipe", "method", "kind", "status", "n_ok")}
     for name in NUMBERS:
-        value = figure(row, name if name in (ACC, "excess") or "gap" in name else f"{name}_mean")
+        value = figure(row, name if name in OF_ATTACK or "gap" in name else f"{name}_mean")
+        if name in OF_ATTACK and row.get("attack_validity") in VOID:
+            value = float("nan")
         kept[name], kept[f"from {name}"] = value, value
         if name in HIGHEST_IS_BEST:
             kept[f"from {name}"] = -value

@@ -26,6 +26,7 @@ NOT_ATTACKED = "U-LIRA was not run"
 NO_BAND = "U-LIRA gave no figure with a null band"
 NONE_PASSES = "no method that passes the gate has a U-LIRA figure"
 NO_METHOD = "there is no method to rank"
+NONE_OK = "no method has a cell that is ok"
 
 
 class Placed(NamedTuple):
@@ -108,6 +109,8 @@ def _why_none(found: list[dict[str, Any]], faults: dict[str, str], *, attacked: 
         return NOT_ATTACKED
     if not methods:
         return NO_METHOD
+    if not any(row["n_ok"] for row in methods):
+        return NONE_OK
     if not any(known(row["excess"]) for row in methods):
         return NO_BAND
     recipes = list(dict.fromkeys(row["recipe"] for row in methods))
