@@ -25,7 +25,8 @@ LEGEND = {
         "parentheses its 95 % interval, by a bootstrap: every draw redraws the tasks and, in each, "
         "pairs of shadow models and forgotten examples, the same for all methods of a task that "
         "were attacked with the same ones. Null bands and who fails the gate stay as they are. "
-        "With one task, the interval is that of the attack alone; with few tasks it is too narrow."
+        "With one task, the interval is that of the attack alone, not of other tasks. Redraws add "
+        "their noise to that of the figures, so that intervals err on the wide side."
     ),
     "wins": (
         "Share in % of comparisons won, ties half: one with every other method on every task that "

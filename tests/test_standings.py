@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from unlearnbench.bench.metrics.ranking import nemenyi_difference
 from unlearnbench.bench.paired import differences
 from unlearnbench.bench.rank_notes import distinguishable, standings_notes, told_apart
 from unlearnbench.bench.rank_redraws import redrawn_excess
+from unlearnbench.bench.standings import standings_of
 from unlearnbench.bench.tablecell import NONE
 from unlearnbench.bench.terminal import terminal_table
 
@@ -222,10 +224,11 @@ def test_a_worse_method_never_overtakes(leaks, data):
         worse = data.draw(st.floats(min_value=0.001, max_value=0.1))
         named = dict(zip("abc", accs, strict=True)) | {"worse": max(0.52, accs[0] + worse)}
         tasks.append(task_records(scenario, named))
-    found = by_name(ranked(*tasks))
+    standings = ranked(*tasks)
+    found = by_name(standings)
     assert found["worse"].place > found["a"].place
     assert found["worse"].mean_rank > found["a"].mean_rank
-    assert ranked(*tasks).wins.loc["worse", "a"] == 0
+    assert standings.wins.loc["worse", "a"] == 0
 
 
 @settings(max_examples=12, deadline=None)
@@ -344,6 +347,41 @@ def test_an_interval_holds_its_mean_rank_and_shrinks_with_tasks():
             assert 1 <= row.rank_lo <= row.mean_rank <= row.rank_hi <= 5
         widths.append(sum(row.rank_hi - row.rank_lo for row in standings.rows))
     assert widths[1] < widths[0]
+
+
+def test_intervals_over_many_tasks_lie_around_the_mean_rank():
+    standings = build(*made_records(6, seeds=1, tasks=20)).standings
+    moving = [row for row in standings.rows if row.rank_hi - row.rank_lo > 0.3]
+    assert len(moving) >= 3
+    for row in moving:
+        share = (row.mean_rank - row.rank_lo) / (row.rank_hi - row.rank_lo)
+        assert 0.3 < share < 0.7
+
+
+def test_intervals_hold_the_true_mean_rank_as_often_as_they_say():
+    """Methods whose leaks are known, attacked again and again; errors by the normal law."""
+    rng = np.random.default_rng(0)
+    leaks, sd, repeats = np.array([0.51, 0.525, 0.55]), 0.012, 40
+
+    def accs(tasks):
+        return leaks + rng.normal(0, 0.01, (tasks, 3)) + rng.normal(0, sd, (tasks, 3))
+
+    truth = stats.rankdata(np.maximum(accs(50_000) - 0.519, 0), axis=1).mean(0)
+    held = np.zeros(3)
+    for _ in range(repeats):
+        tables = [
+            SimpleNamespace(title=f"task {number}", unranked="", rows=pd.DataFrame({
+                "recipe": "plain", "method": list("abc"), "place": 1.0, "gate": "pass",
+                "excess": np.maximum(row - 0.519, 0), "ulira.privacy/acc": row,
+                "ulira.privacy/se": sd, "ulira.privacy/null_hi": 0.519, "attack_validity": "ok",
+            }))
+            for number, row in enumerate(accs(5))
+        ]  # fmt: skip
+        found = by_name(standings_of(tables))
+        held += [
+            found[n].rank_lo <= t <= found[n].rank_hi for n, t in zip("abc", truth, strict=True)
+        ]
+    assert (held / repeats >= 0.95).all()
 
 
 # --- distinguishable? -----------------------------------------------------------------------------
