@@ -12,9 +12,10 @@ from .attack_record import AttackRecord
 from .attack_rows import ACC, PRIVACY, Control, controls_of, figure, plain_rows
 from .bank_record import BankRecord
 from .cell_frame import cell_frame
-from .leaderboard import NOISE_FLOOR, REFERENCES, Table, build
+from .leaderboard import Table, build
 from .record import Record, latest_by_key
 from .sweep_records import SweepRecords
+from .table_rows import NOISE_FLOOR, REFERENCES
 from .tablecell import Row
 
 POWER = "ulira/power_d0.5"

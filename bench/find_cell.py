@@ -7,9 +7,9 @@ from typing import Any
 
 from .cell_frame import cell_frame
 from .errors import InputError
-from .leaderboard import REFERENCES
 from .record import Record
 from .spec_string import parse_spec
+from .table_rows import REFERENCES
 
 SHORTEST = 8  # characters of a key
 LISTED = 20
