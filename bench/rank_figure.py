@@ -1,0 +1,105 @@
+"""Figure of the ranks over tasks: mean rank of every method with its interval."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from .drawing import COLOURS, INK, PAPER, Sketch, extremes, name_rows, rows_figure, short
+
+if TYPE_CHECKING:
+    from .standings import Standing, Standings
+
+
+def sketch_ranks(standings: Standings | None) -> Sketch | None:
+    """Draw mean ranks with intervals, the best on top; None with fewer than 2 tasks or methods."""
+    if standings is None or len(standings.tasks) < 2:
+        return None
+    rows = [row for row in standings.rows if not np.isnan(row.mean_rank)]
+    if len(rows) < 2:
+        return None
+    several = len({row.recipe for row in rows}) > 1
+    names = short([f"{r.method} ({r.recipe})" if several else r.method for r in rows])
+    places = _places(rows)
+    figure, (axes,) = rows_figure(len(rows) + 1)
+    _dots(axes, rows)
+    _difference(axes, standings, len(rows))
+    shown = [f"{place}  {name}" for name, place in zip(names, places, strict=True)]
+    name_rows([axes], [*shown, ""])
+    left = [row for row in standings.rows if np.isnan(row.mean_rank)]
+    return Sketch(
+        figure, _alt(standings, rows, names), _caption(standings, rows, left), "all-ranks"
+    )
+
+
+def _places(rows: list[Standing]) -> list[str]:
+    return [f"{row.place}{'=' if row.tied else ''}" for row in rows]
+
+
+def _dots(axes: Axes, rows: list[Standing]) -> None:
+    heights = np.arange(len(rows))
+    low, mean, high = (
+        np.array([getattr(row, name) for row in rows])
+        for name in ("rank_lo", "mean_rank", "rank_hi")
+    )
+    whole = np.array([row.missing == 0 and row.failed == 0 for row in rows])
+    axes.hlines(heights, low, high, color=COLOURS[0], linewidth=2.2)
+    for which, face in ((whole, COLOURS[0]), (~whole, PAPER)):
+        axes.plot(
+            mean[which], heights[which], "o", markersize=7, markerfacecolor=face,
+            markeredgecolor=COLOURS[0], linestyle="none",
+        )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=2))
+    axes.set(xlabel="mean rank over the tasks (1 is best)")
+
+
+def _difference(axes: Axes, standings: Standings, place: int) -> None:
+    """A bar as long as ranks must differ before the test of Nemenyi tells them apart."""
+    width = standings.critical_difference
+    if np.isnan(width):
+        return
+    start = min(row.rank_lo if not np.isnan(row.rank_lo) else 1.0 for row in standings.rows)
+    axes.errorbar(
+        start + width / 2, place, xerr=width / 2, color=INK, capsize=4, elinewidth=1.2, fmt="none"
+    )
+    axes.annotate(
+        "critical difference", (start + width, place), xytext=(6, 0), textcoords="offset points",
+        va="center", fontsize=9,
+    )  # fmt: skip
+
+
+def _alt(standings: Standings, rows: list[Standing], names: list[str]) -> str:
+    best = rows[0]
+    said = extremes(names, [row.mean_rank for row in rows], "")
+    first = f"First: {names[0]}, mean rank {best.mean_rank:.1f}"
+    if not np.isnan(best.rank_lo):
+        first += f", 95 % interval {best.rank_lo:.1f} to {best.rank_hi:.1f}"
+    said = said.replace("  ", " ")
+    return (
+        f"Dot plot of mean ranks of {len(rows)} methods over {len(standings.tasks)} tasks, {said}. "
+        f"{first}."
+    )
+
+
+def _caption(standings: Standings, rows: list[Standing], left: list[Standing]) -> str:
+    words = [
+        f"Mean rank over {len(standings.tasks)} tasks; line: 95 % interval, tasks drawn anew. "
+        "Methods whose lines overlap widely are not told apart. Before a name its place by points "
+        "(Borda); = shares it."
+    ]
+    if any(row.missing or row.failed for row in rows):
+        words.append("Hollow: lacks a task, or failed on one.")
+    if not np.isnan(standings.critical_difference):
+        words.append(
+            f"Two mean ranks that differ by less than {standings.critical_difference:.1f} "
+            "(critical difference of Nemenyi, 5 %) cannot be told apart."
+        )
+    if left:
+        words.append(f"Without a rank: {', '.join(row.method for row in left)}.")
+    if standings.left_out:
+        told = "; ".join(f"{title} ({why})" for title, why in standings.left_out)
+        words.append(f"Tasks that do not count: {told}.")
+    return " ".join(words)
