@@ -16,6 +16,7 @@ from matplotlib import style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 # Two colours that stand for "text" and "page": the page swaps them for its theme's own.
@@ -25,6 +26,7 @@ COLOURS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#5
 # 7 and 10 have no common factor: 70 methods differ in colour or shape
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "p", ">", "h")
 WIDTH = 9.0
+PNG_DPI = 150
 LONGEST = 44
 _SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -108,15 +110,15 @@ def drawing_style() -> Iterator[None]:
 
 def as_files(figure: Figure) -> tuple[str, bytes]:
     """A figure as SVG and PNG, without the time and the versions that made it."""
-    FigureCanvasAgg(figure)
     svg, png = io.StringIO(), io.BytesIO()
     with warnings.catch_warnings():
         # a sign that the font lacks is a box in the PNG; in the SVG, text is text
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
-        # everything has its place by now, and laying it out is half of the work
+        # `savefig` would draw each of them twice, and lay out everything anew
+        figure.set_dpi(PNG_DPI)
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
         figure.set_layout_engine("none")
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
     return _slim(svg.getvalue()), png.getvalue()
 
 
@@ -209,7 +211,7 @@ def percent(fraction: float, digits: int = 1) -> str:
     return f"{100 * fraction:.{digits}f} %"
 
 
-def extremes(names: Sequence[str], values: Sequence[float], unit: str, digits: int = 1) -> str:
+def extremes(names: Sequence[str], values: Sequence[float], unit: str = "", digits: int = 1) -> str:
     """The least and the greatest value with their names, for text alternatives.
 
     Example:
@@ -220,7 +222,8 @@ def extremes(names: Sequence[str], values: Sequence[float], unit: str, digits: i
     """
     numbers = np.asarray(values, dtype=float)
     low, high = int(np.nanargmin(numbers)), int(np.nanargmax(numbers))
-    ends = [f"{numbers[i]:,.{digits}f} {unit} ({names[i]})" for i in (low, high)]
+    unit = f" {unit}" if unit else ""
+    ends = [f"{numbers[i]:,.{digits}f}{unit} ({names[i]})" for i in (low, high)]
     return ends[0] if low == high else f"from {ends[0]} to {ends[1]}"
 
 

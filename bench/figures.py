@@ -91,7 +91,7 @@ def board_drawings(board: Leaderboard) -> list[Drawing]:
     """
 
     def sketches() -> Iterator[Sketch | None]:
-        yield sketch_ranks(getattr(board, "standings", None))
+        yield sketch_ranks(board.standings)
         yield sketch_pareto_of_tasks(board)
         for (dataset, model), costs in list(costs_by_data(board).items())[:TABLES]:
             yield sketch_recipes(dataset, model, costs)

@@ -2,49 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from .drawing import COLOURS, INK, PAPER, Sketch, extremes, name_rows, rows_figure, short
-
-if TYPE_CHECKING:
-    from .standings import Standing, Standings
+from .standings import Standing, Standings
 
 
 def sketch_ranks(standings: Standings | None) -> Sketch | None:
     """Draw mean ranks with intervals, the best on top; None with fewer than 2 tasks or methods."""
     if standings is None or len(standings.tasks) < 2:
         return None
-    rows = [row for row in standings.rows if not np.isnan(row.mean_rank)]
+    rows = standings.rows
     if len(rows) < 2:
         return None
-    several = len({row.recipe for row in rows}) > 1
-    names = short([f"{r.method} ({r.recipe})" if several else r.method for r in rows])
+    names = short([standings.names[row.recipe, row.method] for row in rows])
     places = _places(rows)
     figure, (axes,) = rows_figure(len(rows) + 1)
     _dots(axes, rows)
     _difference(axes, standings, len(rows))
     shown = [f"{place}  {name}" for name, place in zip(names, places, strict=True)]
     name_rows([axes], [*shown, ""])
-    left = [row for row in standings.rows if np.isnan(row.mean_rank)]
-    return Sketch(
-        figure, _alt(standings, rows, names), _caption(standings, rows, left), "all-ranks"
-    )
+    return Sketch(figure, _alt(standings, names), _caption(standings), "all-ranks")
 
 
-def _places(rows: list[Standing]) -> list[str]:
+def _places(rows: Sequence[Standing]) -> list[str]:
     return [f"{row.place}{'=' if row.tied else ''}" for row in rows]
 
 
-def _dots(axes: Axes, rows: list[Standing]) -> None:
+def _dots(axes: Axes, rows: Sequence[Standing]) -> None:
     heights = np.arange(len(rows))
-    low, mean, high = (
-        np.array([getattr(row, name) for row in rows])
-        for name in ("rank_lo", "mean_rank", "rank_hi")
-    )
+    low, mean, high = np.array([(r.rank_lo, r.mean_rank, r.rank_hi) for r in rows]).T
     whole = np.array([row.missing == 0 and row.failed == 0 for row in rows])
     axes.hlines(heights, low, high, color=COLOURS[0], linewidth=2.2)
     for which, face in ((whole, COLOURS[0]), (~whole, PAPER)):
@@ -61,7 +52,7 @@ def _difference(axes: Axes, standings: Standings, place: int) -> None:
     width = standings.critical_difference
     if np.isnan(width):
         return
-    start = min(row.rank_lo if not np.isnan(row.rank_lo) else 1.0 for row in standings.rows)
+    start = min(row.rank_lo for row in standings.rows)
     axes.errorbar(
         start + width / 2, place, xerr=width / 2, color=INK, capsize=4, elinewidth=1.2, fmt="none"
     )
@@ -71,34 +62,29 @@ def _difference(axes: Axes, standings: Standings, place: int) -> None:
     )  # fmt: skip
 
 
-def _alt(standings: Standings, rows: list[Standing], names: list[str]) -> str:
-    best = rows[0]
-    said = extremes(names, [row.mean_rank for row in rows], "")
-    first = f"First: {names[0]}, mean rank {best.mean_rank:.1f}"
-    if not np.isnan(best.rank_lo):
-        first += f", 95 % interval {best.rank_lo:.1f} to {best.rank_hi:.1f}"
-    said = said.replace("  ", " ")
+def _alt(standings: Standings, names: list[str]) -> str:
+    best = standings.rows[0]
+    said = extremes(names, [row.mean_rank for row in standings.rows])
     return (
-        f"Dot plot of mean ranks of {len(rows)} methods over {len(standings.tasks)} tasks, {said}. "
-        f"{first}."
+        f"Dot plot of mean ranks of {len(names)} methods over {len(standings.tasks)} tasks: "
+        f"{said}. First: {names[0]}, 95 % interval {best.rank_lo:.1f} to {best.rank_hi:.1f}."
     )
 
 
-def _caption(standings: Standings, rows: list[Standing], left: list[Standing]) -> str:
+def _caption(standings: Standings) -> str:
     words = [
-        f"Mean rank over {len(standings.tasks)} tasks; line: 95 % interval, tasks drawn anew. "
-        "Methods whose lines overlap widely are not told apart. Before a name its place by points "
+        f"Mean rank over {len(standings.tasks)} tasks; line: 95 % interval over redraws of "
+        "tasks, shadow models and examples. Before a name its place by points "
         "(Borda); = shares it."
     ]
-    if any(row.missing or row.failed for row in rows):
+    if any(row.missing or row.failed for row in standings.rows):
         words.append("Hollow: lacks a task, or failed on one.")
     if not np.isnan(standings.critical_difference):
         words.append(
-            f"Two mean ranks that differ by less than {standings.critical_difference:.1f} "
-            "(critical difference of Nemenyi, 5 %) cannot be told apart."
+            f"Of the {standings.compared} methods with a place on every task, two whose mean ranks "
+            f"differ by less than {standings.critical_difference:.1f} (critical difference of "
+            "Nemenyi, 5 %) cannot be told apart."
         )
-    if left:
-        words.append(f"Without a rank: {', '.join(row.method for row in left)}.")
     if standings.left_out:
         told = "; ".join(f"{title} ({why})" for title, why in standings.left_out)
         words.append(f"Tasks that do not count: {told}.")
