@@ -135,7 +135,7 @@ def _numbers(
     for (row, column), value in np.ndenumerate(shown):
         if np.isnan(value):
             continue
-        bright = relative_luminance(colours.to_rgba(value)) > MIDDLE
+        bright = relative_luminance(colours.to_rgba(np.asarray(value))) > MIDDLE
         axes.text(
             column + 0.5, row + 0.5, f"{value:.0f}", ha="center", va="center", fontsize=8,
             color="#000000" if bright else "#ffffff",

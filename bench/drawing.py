@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -116,9 +116,13 @@ def as_files(figure: Figure) -> tuple[str, bytes]:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         # `savefig` would draw each of them twice, and lay out everything anew
         figure.set_dpi(PNG_DPI)
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+        FigureCanvasAgg(figure).print_png(  # type: ignore[no-untyped-call]
+            png, metadata={"Software": None}
+        )
         figure.set_layout_engine("none")
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(  # type: ignore[no-untyped-call]
+            svg, metadata={"Date": None, "Creator": None}
+        )
     return _slim(svg.getvalue()), png.getvalue()
 
 
@@ -200,7 +204,8 @@ def add_legend(figure: Figure, bold: Sequence[str] = (), *, beside: bool = False
     columns = 1 if beside else columns
     if not beside:
         figure.set_size_inches(width, height + 0.2 * -(-len(labels) // columns))
-    place = "outside center right" if beside else "outside lower center"
+    place: Literal["outside right center", "outside lower center"]
+    place = "outside right center" if beside else "outside lower center"
     legend = figure.legend(handles, labels, loc=place, frameon=False, fontsize=9, ncols=columns)
     for text in legend.get_texts():
         text.set_fontweight("bold" if text.get_text() in bold else "normal")

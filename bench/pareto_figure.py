@@ -108,7 +108,7 @@ def _panel(axes: Axes, trade: TradeOff, name: str, front: npt.NDArray[np.bool_])
 
 def _lines(axes: Axes, trade: TradeOff, name: str) -> list[float]:
     """Retrained model, null band or noise floor, and original models; returns their heights."""
-    heights = []
+    heights: list[float] = []
     shade = "null band, noise floor" if trade.attacked and trade.band else "noise floor"
     if name == "leak" and trade.band:
         axes.axhspan(*trade.band, color=INK, alpha=0.12, linewidth=0, label=shade)

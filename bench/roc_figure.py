@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -85,7 +88,7 @@ def _panel(
         known = fpr > 0
         # below the least false positive rate the curve is flat; what is 0 has no place on log axes
         fpr, tpr = fpr[known], np.maximum(tpr[known], least / 2)
-        look: dict[str, object] = {"label": row["label"], "linewidth": 1.8, "zorder": 4}
+        look: dict[str, Any] = {"label": row["label"], "linewidth": 1.8, "zorder": 4}
         if row["name"] in REFERENCE_DASHES and row["kind"] == "reference":
             look |= {"color": INK, "linestyle": REFERENCE_DASHES[row["name"]], "zorder": 5}
         elif row["method"] in bright:
@@ -101,7 +104,7 @@ def _panel(
         axis.set_minor_locator(NullLocator())
 
 
-def _place(row: dict[str, object], order: list[str]) -> int:
+def _place(row: Mapping[Hashable, Any], order: list[str]) -> int:
     """References first, and what has no colour last."""
     if row["kind"] == "reference":
         return -1

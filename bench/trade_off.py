@@ -184,4 +184,5 @@ def non_dominated(costs: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         [True, True, False]
     """
     a, b = costs[:, None], costs[None]
-    return ~((b <= a).all(2) & (b < a).any(2)).any(1)
+    beaten = np.any(np.all(b <= a, axis=2) & np.any(b < a, axis=2), axis=1)
+    return np.asarray(~beaten, dtype=np.bool_)
