@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -15,10 +13,10 @@ from matplotlib.figure import Figure
 from seaborn.utils import relative_luminance
 
 from .attack_rows import ACC
+from .class_breakdown import ClassBreakdown, single_class
 from .drawing import PAPER, WIDTH, Sketch, extremes, file_name, row_height, short
-
-if TYPE_CHECKING:
-    from .class_breakdown import ClassBreakdown
+from .drawn_rows import VOID
+from .leaderboard import Leaderboard
 
 # wider than this a number has no room in its cell
 NUMBERED = 12
@@ -32,13 +30,19 @@ QUANTITIES = (
 )
 
 
-def sketch_classes(breakdown: ClassBreakdown) -> Sketch | None:
+def sketch_classes(breakdown: ClassBreakdown, board: Leaderboard) -> Sketch | None:
     """Draw methods by classes as a heat map of U-LIRA; None where nothing is known.
 
     Where nothing was attacked it is the accuracy on test images of the forgotten class.
+
+    Args:
+        breakdown: What each method does on each class.
+        board: Its leaderboard, which says what figures of the attack do not count.
     """
-    rows = breakdown.rows
-    rows = rows[rows["kind"] != "noise floor"]
+    rows = breakdown.rows.copy()
+    void = _void(breakdown, board)
+    names = zip(rows["class"], rows["recipe"], rows["method"], strict=True)
+    rows.loc[[name in void for name in names], ACC] = np.nan
     known = [q for q in QUANTITIES if q[0] in rows and rows[q[0]].notna().any()]
     if not known:
         return None
@@ -57,6 +61,18 @@ def sketch_classes(breakdown: ClassBreakdown) -> Sketch | None:
     caption = _caption(values, attacked=attacked, subject=subject)
     data = file_name(breakdown.dataset, breakdown.model)
     return Sketch(figure, alt, caption, f"all-classes-{data}")
+
+
+def _void(breakdown: ClassBreakdown, board: Leaderboard) -> set[tuple[str, str, str]]:
+    """Class, recipe and method of the rows whose U-LIRA does not count."""
+    return {
+        (forgotten, str(row["recipe"]), str(row["method"]))
+        for table in board.tables
+        if (table.dataset, table.model) == (breakdown.dataset, breakdown.model)
+        and (forgotten := single_class(table.scenario)) is not None
+        for row in table.rows.to_dict("records")
+        if row.get("attack_validity") in VOID
+    }
 
 
 def _matrix(

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from .attack_figure import sketch_attack
+from .class_breakdown import class_breakdowns
+from .class_figure import sketch_classes
 from .drawing import Drawing, Sketch, drawing_style, file_name, numbered
 from .gap_figure import sketch_gaps
 from .leaderboard import Leaderboard, Table
@@ -93,6 +95,8 @@ def board_drawings(board: Leaderboard) -> list[Drawing]:
     def sketches() -> Iterator[Sketch | None]:
         yield sketch_ranks(board.standings)
         yield sketch_pareto_of_tasks(board)
+        for breakdown in class_breakdowns(board)[:TABLES]:
+            yield sketch_classes(breakdown, board)
         for (dataset, model), costs in list(costs_by_data(board).items())[:TABLES]:
             yield sketch_recipes(dataset, model, costs)
 
