@@ -41,9 +41,10 @@ def sketch_roc(table: Table, board: Leaderboard) -> Sketch | None:
     figure = Figure(figsize=(WIDTH, lines * WIDTH / max(2, columns) + 0.4), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     least = min(_least(roc) for roc in rocs.values())
+    titles = short(recipes, 84 // columns)
     for place, (axes, recipe) in enumerate(zip(grid, recipes, strict=False)):
         _panel(axes, rows[rows["recipe"] == recipe], rocs, bright, least)
-        axes.set(xlabel="false positive rate, %", title=recipe if len(recipes) > 1 else "")
+        axes.set(xlabel="false positive rate, %", title=titles[place] if len(recipes) > 1 else "")
         if place % columns == 0:
             axes.set(ylabel="true positive rate, %")
     for axes in grid[len(recipes) :]:
