@@ -46,7 +46,7 @@ def write_leaderboard(
             files[out / "figures" / f"{name}{drawing.suffix}.png"] = drawing.png
     files[out / "leaderboard.md"] = markdown(board, names, drawings).encode()
     files[out / "leaderboard.csv"] = board.frame().to_csv(index=False, lineterminator="\n").encode()
-    files[out / "leaderboard.html"] = html(board, drawings).encode()
+    files[out / "leaderboard.html"] = html(board, drawings, records).encode()
     for path, content in files.items():
         write_bytes_atomically(path, content)
     return list(files)
