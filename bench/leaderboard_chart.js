@@ -15,7 +15,7 @@ function filled(element, attributes, children) {
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;
 }
 
@@ -38,7 +38,7 @@ const CHART = { width: 400, height: 260, left: 50, right: 12, top: 10, bottom: 4
 /**
  * A line chart.
  * @param {{title: string, x: Axis, y: Axis, series: Series[], diagonal?: string}} about
- *   Axis: `label`, `log`, and for a linear one perhaps `min` and `max`, in the units of the points.
+ *   Axis: `label`; `log`, or perhaps `min`, `max` and `whole` (ticks at whole numbers alone).
  *   Series: `name`, `points` as [x, y], and `style`, the number of its colour and dashes.
  */
 function chart({ title, x, y, series, diagonal }) {
@@ -120,7 +120,7 @@ function scale(axis, values, from, to) {
   } else if (low === high) {
     [low, high] = [low - 0.5, high + 0.5];
   }
-  const step = niceStep(high - low);
+  const step = axis.whole ? Math.ceil(niceStep(high - low)) : niceStep(high - low);
   if (!axis.log && axis.min === undefined) low = Math.floor(low / step) * step;
   if (!axis.log && axis.max === undefined) high = Math.ceil(high / step) * step;
   const at = axis.log ? Math.log : (value) => value;

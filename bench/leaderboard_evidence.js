@@ -8,6 +8,7 @@ const NONE = "–";
 function evidenceOf(data, table, row) {
   const { evidence } = row;
   const parts = [
+    row.gate ? el("p", { class: "part gate" }, "It does not pass the gate: ", rich(row.gate)) : null,
     seedsPart(data, evidence),
     classesPart(data, table, row),
     rocPart(data, table, row),
@@ -82,7 +83,7 @@ function rocStyle(one, row) {
 function coursePart(evidence) {
   if (!evidence.curves) return null;
   const draw = (title, label, which, axis) => chart({
-    title, x: { label: "epoch" }, y: { label, ...axis },
+    title, x: { label: "epoch", whole: true }, y: { label, ...axis },
     series: evidence.curves.filter((curve) => curve[which].length).map((curve) => ({
       name: `seed ${curve[0]}`, style: evidence.curves.indexOf(curve),
       points: curve[1].map((epoch, i) => [epoch, curve[which][i]]),
@@ -135,7 +136,7 @@ function reproducePart(data, evidence) {
   if (evidence.sweep !== undefined) {
     const text = data.shared[evidence.sweep];
     commands.push(
-      el("p", {}, "Save this as ", el("code", {}, "row.toml"), ", then ", el("code", {}, "unlearnbench run row.toml"), "."),
+      el("p", {}, "Save this as ", el("code", {}, words.sweep_file), ", then type ", el("code", {}, `unlearnbench run ${words.sweep_file}`), "."),
       el("div", { class: "code" }, copyButton("Copy the sweep file", text), scrolling("Sweep file", el("pre", {}, text))));
   } else if (evidence.no_sweep !== undefined) {
     commands.push(el("p", {}, data.shared[evidence.no_sweep]));

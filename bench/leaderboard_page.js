@@ -386,7 +386,7 @@ function follow() {
   const shown = sections.filter((section) => !section.element.hidden);
   $("nothing").hidden = shown.length > 0;
   const rows = shown.reduce((sum, section) => sum + section.found(), 0);
-  say(`${rows} ${rows === 1 ? "row" : "rows"} of methods in ${shown.length} of ${sections.length} ${sections.length === 1 ? "task" : "tasks"}`);
+  say(`${rows} ${rows === 1 ? "row" : "rows"} in ${shown.length} of ${sections.length} ${sections.length === 1 ? "task" : "tasks"}`);
 }
 
 function goTo(target) {

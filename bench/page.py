@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from .leaderboard import Leaderboard
 from .markdown import NO_FIGURE, REASONS, TITLE
 from .page_data import packed, page_data, table_id
 from .record import Record
+from .reproduce import FILE
+from .standings import Standings
+from .tablecell import known
 
 # in this order they are one script
 SCRIPTS = ("leaderboard_chart.js", "leaderboard_evidence.js", "leaderboard_page.js")
@@ -29,6 +32,7 @@ def html(
     drawings: Sequence[Sequence[Drawing]],
     records: Sequence[Record] = (),
     overall: Sequence[Drawing] = (),
+    spec: Mapping[str, Any] | None = None,
 ) -> str:
     """One page that needs no network: styles, script, tables and figures are inside it.
 
@@ -37,7 +41,12 @@ def html(
         drawings: Figures of each table.
         records: What the tables were made from; without them rows open no evidence.
         overall: Figures of all tables together.
+        spec: The sweep as it was asked for, `spec.json` beside the records, where it is known.
     """
+    tables = [
+        {"id": table_id(t), "place": i, "rows": len(t.rows), "facts": facts(t), "table": t}
+        for i, t in enumerate(board.tables)
+    ]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -49,14 +58,12 @@ def html(
         provenance=provenance(board),
         ranking=_code_elements(ranking(board)),
         standings=_standings(board),
-        tables=[
-            {"id": table_id(t), "rows": len(t.rows), "facts": facts(t), "table": t}
-            for t in board.tables
-        ],
+        tables=tables,
+        contents=_contents(tables),
         legend=legend(board),
-        words={"no_figure": NO_FIGURE, "reasons": REASONS},
+        words={"no_figure": NO_FIGURE, "reasons": REASONS, "sweep_file": FILE},
         datatables=packed(Path(itables.options.dt_bundle).read_text(encoding="utf-8")),
-        data=packed(page_data(board, drawings, records, overall)),
+        data=packed(page_data(board, drawings, records, overall, spec)),
     )
     return page + "\n"
 
@@ -88,14 +95,21 @@ def _numbers(board: Leaderboard, records: Sequence[Record]) -> list[tuple[str, s
     return shown
 
 
+def _contents(tables: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The tables by dataset and model, in order of first appearance."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for block in tables:
+        found.setdefault(f"{block['table'].dataset} · {block['table'].model}", []).append(block)
+    return list(found.items())
+
+
 def _one(name: str) -> str:
     return name.removesuffix("s")
 
 
 def _standings(board: Leaderboard) -> dict[str, Any] | None:
     """The ranking over tasks for the page; None where there is none."""
-    # HOOK: `board.standings` comes with another part; make this `board.standings` when merged
-    standings = getattr(board, "standings", None)
+    standings = board.standings
     if standings is None or not standings.rows:
         return None
     last = max(len(standings.rows), 2)
@@ -112,10 +126,10 @@ def _standings(board: Leaderboard) -> dict[str, Any] | None:
     }
 
 
-def _distinguishable(standings: Any) -> str:  # noqa: ANN401
+def _distinguishable(standings: Standings) -> str:
     """Whether the mean ranks differ by more than chance gives, in one sentence."""
     p, apart = standings.friedman_p, standings.critical_difference
-    if p != p:
+    if not known(p):
         return (
             "Whether the methods can be told apart was not tested: that takes two tasks and "
             "three methods."
@@ -129,7 +143,7 @@ def _distinguishable(standings: Any) -> str:  # noqa: ANN401
     reach = f", and two of them differ where their mean ranks are {apart:.2f} apart or more"
     return (
         f"The methods differ by more than chance (Friedman's test, {shown})"
-        f"{reach if apart == apart else ''} (Nemenyi, 95 %)."
+        f"{reach if known(apart) else ''} (Nemenyi, 95 %)."
     )
 
 

@@ -31,6 +31,7 @@ def page_data(
     drawings: Sequence[Sequence[Drawing]],
     records: Sequence[Record],
     overall: Sequence[Drawing] = (),
+    spec: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All that the script of the page shows, as JSON values.
 
@@ -39,6 +40,7 @@ def page_data(
         drawings: Figures of each table.
         records: What the tables were made from; rows open what was found for each seed.
         overall: Figures of all tables together.
+        spec: The sweep as it was asked for, where it is known.
 
     Returns:
         `columns`, each once; `tables` with `columns` (places in that list), `cells` (for each
@@ -46,7 +48,7 @@ def page_data(
         `attacks`; `figures` of all tables together; and `marks`, what the marks mean.
     """
     shared = SharedValues()
-    evidence = Evidence(board, records, shared)
+    evidence = Evidence(board, records, shared, spec)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     tables = [
         _table(table, board, of_table, evidence, found)
@@ -77,10 +79,8 @@ def table_id(table: Table) -> str:
 
 def is_primary(column: Column) -> bool:
     """Whether a column is shown at first."""
-    marked = getattr(column, "primary", None)
-    if marked is None:
-        return not column.numeric or (column.group or column.head) in PRIMARY
-    return bool(marked) or not column.numeric
+    # HOOK: when all columns say themselves whether they are primary, the list is not needed
+    return column.primary or not column.numeric or (column.group or column.head) in PRIMARY
 
 
 def _table(
@@ -112,15 +112,14 @@ def _table(
                 "kind": row["kind"],
                 "method": row["method"],
                 "recipe": row["recipe"],
+                **({"gate": row["gate_reason"]} if row["gate"] == "fail" else {}),
                 **({"evidence": found} if found else {}),
             }
             for row, found in zip(rows, opened, strict=True)
         ],
         "notes": [*table.notes, *attack_notes(table, board), *cost_lines(table)],
         "reasons": [[reason_head(r, table), r.text] for r in table.reasons],
-        "figures": [
-            _figure(drawing, f"figure-{name}-{i}") for i, drawing in enumerate(drawings)
-        ],
+        "figures": [_figure(drawing, f"figure-{name}-{i}") for i, drawing in enumerate(drawings)],
     }
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .attack_rows import ACC, figure, plain_rows
-from .cell_frame import cell_frame
+from .cell_frame import cell_frame, labels_of
 from .errors import InputError
-from .leaderboard import REFERENCES, Leaderboard, Table
+from .leaderboard import Leaderboard, Table
 from .record import Record, latest_by_key
+from .reproduce import reproduce
 from .shared_values import SharedValues, rounded
 from .spec_string import parse_spec
+from .table_rows import shown_name
 from .tablecell import known
 
 SHORT_KEY = 12
@@ -38,6 +39,7 @@ class Evidence:
         board: The tables.
         records: What they were made from; without them rows have only their attack.
         shared: Where values are put that many rows name.
+        spec: The sweep as it was asked for, `spec.json` beside the records, where it is known.
 
     Attributes:
         attacks: Of each attack that a row names: `fpr` (a shared list) and `tpr` of its ROC, and
@@ -47,15 +49,20 @@ class Evidence:
     """
 
     def __init__(
-        self, board: Leaderboard, records: Sequence[Record], shared: SharedValues
+        self,
+        board: Leaderboard,
+        records: Sequence[Record],
+        shared: SharedValues,
+        spec: Mapping[str, Any] | None = None,
     ) -> None:
-        self._board, self._shared = board, shared
+        self._board, self._shared, self._spec = board, shared, spec
         self._by_task: dict[tuple[str, str, str], list[Record]] = {}
-        for record in latest_by_key(records):
+        records = latest_by_key(records)
+        self._labels = labels_of(records)
+        for record in records:
             task = (record.dataset, record.model, record.scenario)
             self._by_task.setdefault(task, []).append(record)
         self._attack_places: dict[str, int] = {}
-        self._reproduce = _reproduce()
         self.attacks: list[dict[str, Any]] = []
         self.classes = class_tables(board)
 
@@ -63,10 +70,11 @@ class Evidence:
         """The evidence of every row of a table, in order; None where there is none."""
         groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
         if of_task := self._by_task.get((table.dataset, table.model, table.scenario)):
-            for cell in plain_rows(cell_frame(of_task)):
-                groups.setdefault((cell["recipe"], cell["label"]), []).append(cell)
+            for cell in plain_rows(cell_frame(of_task, self._labels)):
+                shown = shown_name(cell["name"], cell["label"])
+                groups.setdefault((cell["recipe"], shown), []).append(cell)
         return [
-            self._of_row(row, groups.get((row["recipe"], _label(row)), []))
+            self._of_row(row, groups.get((row["recipe"], row["method"]), []))
             for row in plain_rows(table.rows)
         ]
 
@@ -92,11 +100,10 @@ class Evidence:
             found["curves"] = curves
         if (attack := self._attack(row, records)) is not None:
             found["attack"] = attack
-        if self._reproduce is not None:
-            try:
-                found["sweep"] = place(self._reproduce(records))
-            except InputError as error:
-                found["no_sweep"] = place(str(error))
+        try:
+            found["sweep"] = place(reproduce(records, self._spec))
+        except InputError as error:
+            found["no_sweep"] = place(str(error))
         return found
 
     def _seed(self, cell: Mapping[str, Any]) -> list[Any]:
@@ -163,24 +170,20 @@ def _mean_name(number: str) -> str:
 
 def _single_class(scenario: str) -> str | None:
     """The class of a scenario that forgets exactly one."""
-    name, params = parse_spec(scenario, "scenario")
+    try:
+        name, params = parse_spec(scenario, "scenario")
+    except InputError:  # a record may say anything
+        return None
     classes = params.get("classes")
     one = name == "class" and isinstance(classes, list) and len(classes) == 1
     return str(classes[0]) if one and set(params) == {"classes"} else None
 
 
-def _label(row: Mapping[str, Any]) -> str:
-    """What the cells of a row are grouped under; references are shown under other names."""
-    if row["kind"] != "reference":
-        return str(row["method"])
-    return f"{row['name']}{str(row['method']).removeprefix(REFERENCES[row['name']])}"
-
-
 def _facts(record: Record) -> str:
     """The forget request of a record in words."""
     return (
-        f"{record.forget_size:,} examples to forget, {record.retain_size:,} to keep "
-        f"(request {record.forget_request[:SHORT_KEY]})"
+        f"Forget request {record.forget_request[:SHORT_KEY]}: {record.forget_size:,} examples to "
+        f"forget, {record.retain_size:,} to keep"
     )
 
 
@@ -214,14 +217,3 @@ def _curve(course: Mapping[str, Sequence[float]]) -> tuple[list[Any], list[Any],
         [rounded(course["loss"][i], 4) for i in kept],
         [rounded(forget[i], 4) for i in kept] if forget else [],
     )
-
-
-def _reproduce() -> Callable[[Sequence[Record]], str] | None:
-    """The writer of sweep files, where it is there."""
-    # HOOK: bench/reproduce.py comes with another part; import it at the top when it is merged
-    try:
-        module = importlib.import_module(".reproduce", __package__)
-    except ImportError:
-        return None
-    found: Callable[[Sequence[Record]], str] = module.reproduce
-    return found
