@@ -131,8 +131,7 @@ def standings_of(
     shares = win_shares(np.where(there, ranks, math.nan))
     rates = _win_rates(ranks, there)
     mean = ranks.mean(0)
-    # half points sum exactly; means of ties of three do not
-    places = 1 + (borda[:, None] < borda - 1e-9).sum(1)
+    places = 1 + (borda[:, None] < borda).sum(1)  # points are halves, whose sums are exact
     order = sorted(range(len(names)), key=lambda i: (places[i], -_speed(tasks, names[i]), names[i]))
     complete = there.all(0)
     chi_square, p, difference = _distinguishable(scores[:, complete], failed[:, complete])
