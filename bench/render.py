@@ -5,16 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from .attack_figure import draw_attack
 from .attack_record import AttackRecord
 from .bank_record import BankRecord
+from .exports import csv_text, parquet_bytes
 from .figures import Drawing, draw
 from .files import write_bytes_atomically
+from .latex import latex
 from .leaderboard import Table, build
+from .leaderboard_json import leaderboard_json, leaderboard_schema
 from .markdown import markdown
 from .page import html
 from .record import Record
+
+MOST_DRAWN = 8
 
 
 def write_leaderboard(
@@ -22,8 +28,9 @@ def write_leaderboard(
     out: Path,
     banks: Sequence[BankRecord] = (),
     attacks: Sequence[AttackRecord] = (),
+    figures: Literal["auto", "all", "none"] = "auto",
 ) -> list[Path]:
-    """Write `leaderboard.{md,csv,html}` and `figures/*.{svg,png}` into a folder.
+    """Write the leaderboard in every form, and `figures/*.{svg,png}`, into a folder.
 
     The same records give the same bytes.
 
@@ -32,20 +39,26 @@ def write_leaderboard(
         out: The folder; made if it is not there.
         banks: The shadow models that attacked them, where their facts are known.
         attacks: What the attacks found pair by pair, where it is known.
+        figures: `auto` draws figures of the first 8 tasks, `all` of every task.
 
     Returns:
         The files written.
     """
     board = build(records, banks, attacks)
     names = _figure_names(board.tables)
-    drawings = [_drawings(table) for table in board.tables]
+    drawn = {"auto": MOST_DRAWN, "all": len(board.tables), "none": 0}[figures]
+    drawings = [_drawings(t) if i < drawn else [] for i, t in enumerate(board.tables)]
     files: dict[Path, bytes] = {}
     for name, of_table in zip(names, drawings, strict=True):
         for drawing in of_table:
             files[out / "figures" / f"{name}{drawing.suffix}.svg"] = drawing.svg.encode()
             files[out / "figures" / f"{name}{drawing.suffix}.png"] = drawing.png
     files[out / "leaderboard.md"] = markdown(board, names, drawings).encode()
-    files[out / "leaderboard.csv"] = board.frame().to_csv(index=False, lineterminator="\n").encode()
+    files[out / "leaderboard.csv"] = csv_text(board).encode()
+    files[out / "leaderboard.parquet"] = parquet_bytes(board)
+    files[out / "leaderboard.tex"] = latex(board, names).encode()
+    files[out / "leaderboard.json"] = leaderboard_json(board).encode()
+    files[out / "leaderboard.schema.json"] = leaderboard_schema().encode()
     files[out / "leaderboard.html"] = html(board, drawings, records).encode()
     for path, content in files.items():
         write_bytes_atomically(path, content)

@@ -14,6 +14,7 @@ from unlearnbench.bench.leaderboard import build
 from unlearnbench.bench.page import html
 from unlearnbench.bench.record import Record
 from unlearnbench.bench.render import write_leaderboard
+from unlearnbench.bench.sweep_files import LEADERBOARD_FILES
 from unlearnbench.bench.tablecell import NONE, VOID
 
 from .made_records import made_records
@@ -70,9 +71,7 @@ def test_returns_the_files_that_it_wrote(records, tmp_path):
     written = write_leaderboard(records, tmp_path)
     assert sorted(written) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
     assert {path.relative_to(tmp_path).as_posix() for path in written} == {
-        "leaderboard.md",
-        "leaderboard.csv",
-        "leaderboard.html",
+        *LEADERBOARD_FILES,
         *(f"figures/digits-resnet18-{s}.{t}" for s in ("class", "random") for t in ("svg", "png")),
     }
 
@@ -85,7 +84,7 @@ def test_same_records_give_the_same_bytes(records, out, tmp_path):
 def test_records_without_any_ok_cell_still_give_a_leaderboard(tmp_path):
     records = [record("scrub", 0, status="failed", reason="diverged")]
     names = {path.name for path in write_leaderboard(records, tmp_path)}
-    assert names == {"leaderboard.md", "leaderboard.csv", "leaderboard.html"}
+    assert names == set(LEADERBOARD_FILES)
     assert "No figure" in (tmp_path / "leaderboard.md").read_text()
     write_leaderboard([], tmp_path)
     assert "There are no records." in (tmp_path / "leaderboard.html").read_text()
