@@ -35,13 +35,13 @@ class Drawings(NamedTuple):
     """All figures of a leaderboard.
 
     Attributes:
-        of_tables: Those of each table.
         names: What their file names begin with, for each table.
+        of_tables: Those of each table.
         overall: Those of all tables together; `suffix` is their whole name.
     """
 
-    of_tables: list[list[Drawing]]
     names: list[str]
+    of_tables: list[list[Drawing]]
     overall: list[Drawing]
 
     def by_file(self) -> Iterator[tuple[str, Drawing]]:
@@ -65,7 +65,7 @@ def all_drawings(board: Leaderboard, figures: FigureChoice = "auto") -> Drawings
     most = {"auto": TABLES, "all": len(board.tables), "none": 0}[figures]
     of_tables = [table_drawings(table, board) for table in board.tables[:most]]
     of_tables += [[] for _ in board.tables[most:]]
-    return Drawings(of_tables, names, [] if figures == "none" else board_drawings(board))
+    return Drawings(names, of_tables, [] if figures == "none" else board_drawings(board))
 
 
 def table_drawings(table: Table, board: Leaderboard) -> list[Drawing]:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from .attack_record import AttackRecord
 from .bank_record import BankRecord
+from .exports import csv_text, parquet_bytes
 from .figures import FigureChoice, all_drawings
 from .files import write_bytes_atomically
+from .latex import latex
 from .leaderboard import build
+from .leaderboard_json import leaderboard_json, leaderboard_schema
 from .markdown import markdown
 from .page import html
 from .record import Record
@@ -22,7 +25,7 @@ def write_leaderboard(
     attacks: Sequence[AttackRecord] = (),
     figures: FigureChoice = "auto",
 ) -> list[Path]:
-    """Write `leaderboard.{md,csv,html}` and `figures/*.{svg,png}` into a folder.
+    """Write the leaderboard in every form, and `figures/*.{svg,png}`, into a folder.
 
     The same records give the same bytes.
 
@@ -43,11 +46,14 @@ def write_leaderboard(
     for name, drawing in drawings.by_file():
         files[out / "figures" / f"{name}.svg"] = drawing.svg.encode()
         files[out / "figures" / f"{name}.png"] = drawing.png
-    files[out / "leaderboard.md"] = markdown(
-        board, drawings.names, drawings.of_tables, drawings.overall
-    ).encode()
-    files[out / "leaderboard.csv"] = board.frame().to_csv(index=False, lineterminator="\n").encode()
-    files[out / "leaderboard.html"] = html(board, drawings.of_tables).encode()
+    names, of_tables, overall = drawings
+    files[out / "leaderboard.md"] = markdown(board, names, of_tables, overall).encode()
+    files[out / "leaderboard.csv"] = csv_text(board).encode()
+    files[out / "leaderboard.parquet"] = parquet_bytes(board)
+    files[out / "leaderboard.tex"] = latex(board, names).encode()
+    files[out / "leaderboard.json"] = leaderboard_json(board).encode()
+    files[out / "leaderboard.schema.json"] = leaderboard_schema().encode()
+    files[out / "leaderboard.html"] = html(board, of_tables, records, overall).encode()
     for path, content in files.items():
         write_bytes_atomically(path, content)
     return list(files)

@@ -704,4 +704,4 @@ def test_files_of_figures_are_written_and_named_in_the_markdown(tmp_path):
     assert set(re.findall(r"\]\(figures/(.*)\.svg\)", text)) == both
     assert "Speed-up over retraining from" in text
     none = write_leaderboard(made.records, tmp_path / "none", made.banks, made.attacks, "none")
-    assert {path.suffix for path in none} == {".md", ".csv", ".html"}
+    assert not any(path.suffix in (".svg", ".png") for path in none)
