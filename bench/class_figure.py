@@ -41,8 +41,8 @@ def sketch_classes(breakdown: ClassBreakdown, board: Leaderboard) -> Sketch | No
     """
     rows = breakdown.rows.copy()
     void = _void(breakdown, board)
-    names = zip(rows["class"], rows["recipe"], rows["method"], strict=True)
-    rows.loc[[name in void for name in names], ACC] = np.nan
+    keys = zip(rows["class"], rows["recipe"], rows["method"], strict=True)
+    rows.loc[[key in void for key in keys], ACC] = np.nan
     known = [q for q in QUANTITIES if q[0] in rows and rows[q[0]].notna().any()]
     if not known:
         return None

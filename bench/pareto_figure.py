@@ -79,8 +79,10 @@ def _panel(axes: Axes, trade: TradeOff, name: str, front: npt.NDArray[np.bool_])
             )  # fmt: skip
         else:
             axes.plot(
-                x, y, look.marker, color=look.colour, markersize=8, markeredgecolor=PAPER,
-                markeredgewidth=0.6, alpha=1 if point["able"] else 0.4, zorder=4, label=label,
+                x, y, look.marker, color=look.colour, markersize=8 if point["able"] else 7,
+                markeredgecolor=PAPER if point["able"] else look.colour,
+                markerfacecolor=look.colour if point["able"] else PAPER,
+                markeredgewidth=0.6 if point["able"] else 1.3, zorder=4, label=label,
                 linestyle="none",
             )  # fmt: skip
         if front[i]:
@@ -203,12 +205,12 @@ def _caption(trade: TradeOff, front: npt.NDArray[np.bool_]) -> str:
             "in the two that a panel shows."
         )
     if (points["kind"] == CONTROL).any():
-        words.append("Hollow: controls, which are no methods.")
+        words.append("Grey outline: controls, which are no methods.")
     if (~points["counts"]).any():
         words.append(
             f"Crosses do not count: {listed(list(points.loc[~points['counts'], 'shown']))}."
         )
-    if len(pale := points[points["counts"] & (points["kind"] == METHOD) & ~points["able"]]):
-        words.append(f"Pale: fails the utility gate ({listed(list(pale['shown']))}).")
+    if len(failed := points[points["counts"] & (points["kind"] == METHOD) & ~points["able"]]):
+        words.append(f"Outline only: fails the utility gate ({listed(list(failed['shown']))}).")
     words.append("Gaps are linear up to 1 percentage point and logarithmic above.")
     return " ".join(words) + left_out_sentence(list(trade.left_out))

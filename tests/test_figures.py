@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import re
 import xml.etree.ElementTree as ET
@@ -14,6 +15,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
+from unlearnbench.bench import drawing, trade_off
 from unlearnbench.bench.attack_figure import sketch_attack
 from unlearnbench.bench.attack_record import AttackRecord
 from unlearnbench.bench.class_breakdown import class_breakdowns
@@ -228,7 +230,9 @@ def test_what_does_not_count_or_fails_the_gate_beats_nobody(column):
     sketch = sketch_pareto(bad.tables[0], bad)
     assert bold(sketch) == ["good"]
     crosses = [line for line in sketch.figure.axes[0].lines if line.get_marker() == "x"]
-    said = "Crosses do not count: best." if crosses else "Pale: fails the utility gate (best)."
+    said = (
+        "Crosses do not count: best." if crosses else "Outline only: fails the utility gate (best)."
+    )
     assert said in sketch.caption
     assert bool(crosses) == (column == "attack_validity")
     # the words on extremes leave out what does not count
@@ -613,13 +617,13 @@ def test_the_same_records_give_the_same_bytes_and_settings_of_the_caller_stay(dr
     assert mpl.rcParams == before
     assert dict(again.by_file()) == drawn
     assert len(drawn) == 6
-    for drawing in drawn.values():
-        assert ET.fromstring(drawing.svg).tag.endswith("svg")
-        assert drawing.png.startswith(b"\x89PNG")
+    for one in drawn.values():
+        assert ET.fromstring(one.svg).tag.endswith("svg")
+        assert one.png.startswith(b"\x89PNG")
 
 
 def test_inlined_figures_take_the_colours_of_the_page_and_have_ids_of_their_own(drawn):
-    inlined = [drawing.inline_svg(name) for name, drawing in drawn.items()]
+    inlined = [one.inline_svg(name) for name, one in drawn.items()]
     ids = [found for svg in inlined for found in re.findall(r'\bid="([^"]*)"', svg)]
     assert len(ids) == len(set(ids))
     for svg in inlined:
@@ -654,9 +658,16 @@ def test_names_that_no_figure_expects_are_drawn_as_they_are():
         for record in made.records
     ]
     drawings = all_drawings(build(records, made.banks, made.attacks))
-    for _, drawing in drawings.by_file():
-        text = "".join(ET.fromstring(drawing.svg).itertext())
+    for _, one in drawings.by_file():
+        text = "".join(ET.fromstring(one.svg).itertext())
         assert "<b>$x^2$ & 名" in text
+
+
+def test_examples_in_docstrings_run():
+    for module in (drawing, trade_off):
+        found = doctest.testmod(module, extraglobs={"np": np})
+        assert found.attempted > 0
+        assert found.failed == 0
 
 
 def test_long_names_are_cut_in_the_middle_and_stay_distinct():
