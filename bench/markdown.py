@@ -19,16 +19,29 @@ from .tablecell import Cell, Column, Row
 from .terminal import grid
 
 TITLE = "Unlearning leaderboard"
-NO_FIGURE = "No figure: no method has both a speed-up and a retrained model."
+NO_FIGURE = (
+    "No figure: nothing here can be drawn, or the table is beyond the first ones, which are drawn "
+    "unless all are asked for."
+)
 REASONS = "What is missing, and why"
 OVER_TASKS = "Ranking over tasks"
 BY_CLASS = "By forgotten class"
 
 
 def markdown(
-    board: Leaderboard, names: Sequence[str], drawings: Sequence[Sequence[Drawing]]
+    board: Leaderboard,
+    names: Sequence[str],
+    drawings: Sequence[Sequence[Drawing]],
+    overall: Sequence[Drawing] = (),
 ) -> str:
-    """The leaderboard as GitHub Markdown; `names` are those of the figure files."""
+    """The leaderboard as GitHub Markdown.
+
+    Args:
+        board: The tables.
+        names: What the names of figure files begin with, for each table.
+        drawings: Figures of each table.
+        overall: Figures of all tables together.
+    """
     parts = [f"# {TITLE}", *(_escape(line) for line in provenance(board)), ranking(board)]
     parts += _over_tasks(board)
     for table, name, of_table in zip(board.tables, names, drawings, strict=True):
@@ -48,12 +61,18 @@ def markdown(
         if not of_table:
             parts.append(NO_FIGURE)
         for drawing in of_table:
-            alt = _escape(drawing.alt)
-            path = f"figures/{name}{drawing.suffix}.svg"
-            parts += [f"![{alt}]({path})", _escape(drawing.caption)]
+            parts += _figure(drawing, f"{name}{drawing.suffix}")
     parts += _by_class(board)
+    if overall:
+        parts.append("## All tables together")
+        for drawing in overall:
+            parts += _figure(drawing, drawing.suffix)
     meanings = "\n".join(f"- **{term}**: {words}" for term, words in legend(board).items())
     return "\n\n".join([*parts, "## What the columns mean", meanings]) + "\n"
+
+
+def _figure(drawing: Drawing, name: str) -> list[str]:
+    return [f"![{_escape(drawing.alt)}](figures/{name}.svg)", _escape(drawing.caption)]
 
 
 def _over_tasks(board: Leaderboard) -> list[str]:

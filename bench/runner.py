@@ -31,7 +31,13 @@ from .record import Record, write_records
 from .results import assemble, attack_records, bank_records, stored_results
 from .store import Store
 from .sweep import Sweep, SweepSpec, resolve
-from .sweep_files import Description, describe_sweep, known_environment, write_description
+from .sweep_files import (
+    LEADERBOARD_FILES,
+    Description,
+    describe_sweep,
+    known_environment,
+    write_description,
+)
 from .sweep_records import SweepRecords, write_folder
 from .tracking import Tracker
 from .tracking_layout import trial_run
@@ -366,7 +372,7 @@ class _Reporter:
         records, banks = self.records(), self.banks()
         text = "".join(record.to_json() + "\n" for record in records)
         same = self.path.is_file() and self.path.read_text(encoding="utf-8") == text
-        files = [self.out / f"leaderboard.{kind}" for kind in ("md", "csv", "html")]
+        files = [self.out / name for name in LEADERBOARD_FILES]
         written = [*files, self.out / "banks.jsonl"] if banks else files
         if same and not self._fresh and all(path.is_file() for path in written):
             attacks = read_attacks(self.out)

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 PLAN_SCHEMA = "unlearnbench.plan/1"
 NAMES = ("spec", "plan", "environment")
+LEADERBOARD_FILES = (
+    "leaderboard.md",
+    "leaderboard.csv",
+    "leaderboard.parquet",
+    "leaderboard.tex",
+    "leaderboard.json",
+    "leaderboard.schema.json",
+    "leaderboard.html",
+)
 
 Description = Mapping[str, Any]  # JSON values by the name of their file, without its ending
 

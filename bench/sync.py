@@ -11,7 +11,7 @@ from pathlib import Path
 from .bank_record import read_banks
 from .errors import DataError, InputError
 from .record import Record, latest_by_key, read_records
-from .sweep_files import read_description
+from .sweep_files import LEADERBOARD_FILES, read_description
 from .tracking import Tracker
 from .tracking_client import check_answers
 from .tracking_layout import trial_run
@@ -20,13 +20,7 @@ from .tracking_uri import redact
 from .trial_record import read_trials
 
 RESULTS = Path("results")
-LEADERBOARD = (
-    "leaderboard.md",
-    "leaderboard.csv",
-    "leaderboard.html",
-    "banks.jsonl",
-    "attacks.jsonl",
-)
+PUBLISHED = (*LEADERBOARD_FILES, "banks.jsonl", "attacks.jsonl")
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ def _sync(folder: Path, name: str, records: Sequence[Record], tracker: Tracker) 
         tracker.log(record)
     for trial in read_trials(folder):
         tracker.log_child(trial_run(trial))
-    files = [folder / file for file in LEADERBOARD if (folder / file).is_file()]
+    files = [folder / file for file in PUBLISHED if (folder / file).is_file()]
     files.append(folder / "records.jsonl")
     complete = tracker.finish(files, _summary(folder), limit_s=math.inf, stall_s=math.inf)
     counts = f"{len(records)} cells" + (f" and {len(banks)} shadow banks" if banks else "")
