@@ -26,6 +26,8 @@ LEGEND = {
         "the examples, so that the figure is an average over requests of this kind, not a "
         "statement about one deployed model; and the attack sees outputs only (black box). "
         f"{VOID}: the figure does not count; {UNSEEN}: it says nothing; the notes say why. "
+        "Above band: how far the figure lies above the band, in percentage points, 0 inside it; "
+        "methods are ranked by this. "
         "AUC: area under the ROC of the attack, 0.5 is a coin. p: how probable a figure so high is "
         "without any leak, counted over redraws."
     ),
@@ -104,11 +106,12 @@ def primary_columns(rows: Sequence[Row]) -> list[Column]:
     """U-LIRA, also where it has no figure, and the fallback; none if no attack was made."""
     if not rows or "attack_validity" not in rows[0]:
         return []
-    first = Column("U-LIRA %", "", ulira_cell, sub="null band")
-    auc = Column("U-LIRA %", "AUC", partial(_interval, f"{PRIVACY}auc"), sub="± 95 %")
+    first = Column("U-LIRA %", "", ulira_cell, sub="null band", primary=True)
+    above = Column("U-LIRA %", "above band", _excess_cell)
+    auc = Column("U-LIRA %", "AUC", partial(_interval, f"{PRIVACY}auc"), sub="± 95 %", primary=True)
     p = Column("U-LIRA %", "p", partial(_plain, f"{PRIVACY}p"))
-    rmia = Column("RMIA", "AUC", rmia_cell, sub="± 95 %")
-    return [first, *_filled([auc, p, rmia], rows)]
+    rmia = Column("RMIA", "AUC", rmia_cell, sub="± 95 %", primary=True)
+    return [first, *_filled([auc, above, p, rmia], rows)]
 
 
 def secondary_columns(rows: Sequence[Row]) -> list[Column]:
@@ -176,6 +179,11 @@ def _marked(row: Row, name: str, cell: Cell) -> Cell:
         return cell._replace(mark=VOID, value=None)
     says_nothing = validity == "nothing to see" and name in (ACC, f"{PRIVACY}auc")
     return cell._replace(mark=UNSEEN) if says_nothing else cell
+
+
+def _excess_cell(row: Row) -> Cell:
+    """What methods are ranked by, in percentage points."""
+    return _marked(row, ACC, number_cell(figure(row, "excess"), math.nan, 100, 1))
 
 
 def _plain(name: str, row: Row, scale: float = 1, digits: int = 3) -> Cell:

@@ -11,14 +11,15 @@ from .attack_rows import ACC, PRIVACY, RMIA, controls_of, figure, plain_rows
 from .bank_record import BankRecord
 from .leaderboard import Leaderboard, Table
 from .metrics.attack_power import attack_power, plug_in_accuracy
-from .tablecell import UNSEEN, VOID, Row, known, significant
+from .rank_notes import told_apart
+from .tablecell import FAILS, UNSEEN, VOID, Row, known, significant
 
 POWER = "ulira/power_d0.5"
 NOT_ATTACKED = "U-LIRA was not run; add `--shadows 64`."
 
 
 def ranking(board: Leaderboard) -> str:
-    """What may be compared, as long as there is no rank."""
+    """What may be compared, and how methods are ranked."""
     order = "Rows are not ranked: methods stand in the order of the records."
     no_proof = (
         "An accuracy near the retrained model's does not show that a method has forgotten: that "
@@ -28,9 +29,12 @@ def ranking(board: Leaderboard) -> str:
         return f"{order} {no_proof} {NOT_ATTACKED}"
     if not any(ACC in table.rows for table in board.tables):
         return f"{order} {no_proof} It gave no figure; the notes below each table say why."
+    if board.standings is None:
+        return f"{order} The notes below each table say why U-LIRA ranks no method there."
     return (
-        f"{order} The first column, U-LIRA, can be compared within a table, as far as its "
-        "intervals reach: methods inside the null band are tied."
+        "Methods are ranked within a table by how far U-LIRA, the membership-inference attack, "
+        "lies above its null band: methods inside the null band are tied. Before that stands a "
+        f"gate: who loses too much accuracy or is slower than retraining comes last ({FAILS})."
     )
 
 
@@ -46,6 +50,7 @@ def attack_notes(table: Table, board: Leaderboard) -> list[str]:
         *_suspicions(rows, len(table.recipes) > 1),
         *_fallback(rows),
         *_disagreements(rows, len(table.recipes) > 1),
+        *told_apart(table, board),
     ]
 
 

@@ -128,7 +128,9 @@ def controls_of(rows: pd.DataFrame, recipe: str) -> Iterator[Control]:
 
 def plain_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as plain dictionaries, in order."""
-    return [{str(name): value for name, value in r.items()} for r in rows.to_dict("records")]
+    names = [str(name) for name in rows.columns]
+    # `to_dict` takes several times as long where there are many columns
+    return [dict(zip(names, row, strict=True)) for row in rows.to_numpy(dtype=object).tolist()]
 
 
 def figure(row: Row, name: str) -> float:
@@ -150,7 +152,7 @@ def _validity(row: Row, controls: list[Control]) -> str:
     if "biased" in faults:
         return "biased"
     inside = figure(row, ACC) <= figure(row, f"{PRIVACY}null_hi")
-    if "nothing to see" in faults and row["kind"] == "method" and inside:
+    if "nothing to see" in faults and row["kind"] in ("method", "control") and inside:
         return "nothing to see"
     return "ok"
 

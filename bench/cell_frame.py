@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -26,14 +26,47 @@ TIMES = (
 )
 NOT_RECORDED = "unknown"
 PAIRED = (*METRICS, *CELL_ATTACKS, *PROBE_METRICS)  # each is shown beside the retrained model's
-SCORES = (*PAIRED, *(f"gap_{name}" for name in METRICS), "tow")
+LOST = ("lost_retain_acc", "lost_test_acc")  # retrained less own; below 0 where it is better
+SCORES = (*PAIRED, *(f"gap_{name}" for name in METRICS), *LOST, "tow")
+
+Label = Callable[[str, dict[str, Any]], str]
 
 
-def cell_frame(records: list[Record]) -> pd.DataFrame:
-    """One row per cell: what it was, and every number that the leaderboard uses."""
+class Labels(NamedTuple):
+    """How recipes and methods are called: from a name and its parameters to a label."""
+
+    recipes: Label
+    methods: Label
+
+
+def labels_of(records: Iterable[Record]) -> Labels:
+    """Labels that mean the same in every task of a leaderboard.
+
+    A name that has one variant in each task, such as a method tuned for each dataset, is not told
+    apart between tasks: it stands there bare.
+    """
+    recipes: list[tuple[Any, str, dict[str, Any]]] = []
+    methods: list[tuple[Any, str, dict[str, Any]]] = []
+    for r in records:
+        task = (r.dataset, r.model, r.scenario)
+        recipes.append((task, r.recipe, r.training))
+        methods.append((task, r.method, r.hyperparameters))
+    return Labels(_labels(recipes), _labels(methods))
+
+
+def cell_frame(records: list[Record], labels: Labels | None = None) -> pd.DataFrame:
+    """One row per cell: what it was, and every number that the leaderboard uses.
+
+    Args:
+        records: The cells.
+        labels: How recipes and methods are called; without, variants in these records are told
+            apart, whatever tasks they are of.
+    """
     nan = float("nan")
-    recipes = _labels((r.recipe, r.training) for r in records)
-    methods = _labels((r.method, r.hyperparameters) for r in records)
+    recipes, methods = labels or Labels(
+        _labels((None, r.recipe, r.training) for r in records),
+        _labels((None, r.method, r.hyperparameters) for r in records),
+    )
     return pd.DataFrame(
         [
             {
@@ -46,7 +79,7 @@ def cell_frame(records: list[Record]) -> pd.DataFrame:
                 "status": r.status,
                 "reason": " ".join((r.reason or "").split()),
                 "hardware": hardware_of(r),
-                **{name: r.metrics.get(name, nan) for name in SCORES},
+                **{name: r.metrics.get(name, nan) for name in SCORES if name not in LOST},
                 **{name: r.times.get(name, nan) for name in TIMES},
                 "tuning_s": _tuning_s(r),
                 **{name: r.model_info.get(name, nan) for name in DECORRELATION},
@@ -58,21 +91,24 @@ def cell_frame(records: list[Record]) -> pd.DataFrame:
     )
 
 
-def _labels(named: Iterable[tuple[str, dict[str, Any]]]) -> Callable[[str, dict[str, Any]], str]:
-    """Name variants by the parameters in which they differ; a single variant by its name.
+def _labels(named: Iterable[tuple[Any, str, dict[str, Any]]]) -> Label:
+    """Name variants by the parameters in which they differ; by its name what is alone in a task.
 
     A value that more than half of the variants have is not told of them, but of the others; so is
     a parameter that is not recorded, as older versions may not have known it.
     """
     variants: dict[str, dict[str, dict[str, str]]] = {}
-    for name, params in named:
+    of_task: dict[tuple[Any, str], set[str]] = {}
+    for task, name, params in named:
         # a cell that never ran may not say its parameters; it is no variant of its own
         if params:
             texts = {key: as_text(value) for key, value in params.items()}
             variants.setdefault(name, {})[as_text(params)] = texts
+            of_task.setdefault((task, name), set()).add(as_text(params))
+    several = {name for (_, name), found in of_task.items() if len(found) > 1}
 
     def label(name: str, params: dict[str, Any]) -> str:
-        others = list(variants.get(name, {}).values()) if params else []
+        others = list(variants[name].values()) if params and name in several else []
         texts = {key: as_text(value) for key, value in params.items()}
         differing = {
             key: params.get(key, NOT_RECORDED)
@@ -104,6 +140,11 @@ def with_retrained(cells: pd.DataFrame) -> pd.DataFrame:
     """Set beside each cell the numbers of the retrained model that it is compared with."""
     same = ["recipe", "seed", "request"]
     retrained = cells[(cells["name"] == "retrain") & (cells["status"] == "ok")]
-    retrained = retrained.drop_duplicates(same)[[*same, *PAIRED]]
-    renamed = retrained.rename(columns={name: f"{name}_retrained" for name in PAIRED})
-    return cells.merge(renamed, on=same, how="left", validate="many_to_one")
+    beside = (*PAIRED, "hardware")
+    retrained = retrained.drop_duplicates(same)[[*same, *beside]]
+    renamed = retrained.rename(columns={name: f"{name}_retrained" for name in beside})
+    both = cells.merge(renamed, on=same, how="left", validate="many_to_one")
+    for name in LOST:
+        metric = name.removeprefix("lost_")
+        both[name] = both[f"{metric}_retrained"] - both[metric]
+    return both

@@ -1,6 +1,6 @@
 """The command line: `unlearnbench run | plan | ls | sync | request …`.
 
-`leaderboard` and `diff` are in `cli_leaderboard`.
+`leaderboard`, `diff` and `report` are in files of their own.
 
 Imports are lazy: `--help` and `ls methods` load neither torch nor pandas.
 """
@@ -22,6 +22,7 @@ import click
 
 from .cli_errors import BAD_INPUT, INTERRUPTED, SOME_FAILED, friendly_errors
 from .cli_leaderboard import diff, leaderboard
+from .cli_report import make_command as make_report_command
 from .errors import InputError, Problems, UnlearnBenchError
 
 if TYPE_CHECKING:
@@ -411,6 +412,9 @@ def sync(
             incomplete |= not done.complete
         if incomplete:
             sys.exit(SOME_FAILED)
+
+
+cli.add_command(make_report_command(friendly_errors))
 
 
 def _read(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -15,6 +15,7 @@ from .cli_errors import friendly_errors
 from .errors import InputError
 
 if TYPE_CHECKING:
+    from .figures import FigureChoice
     from .sweep_records import SweepRecords
 
 QUICKSTART = Path("results", "quickstart")
@@ -36,7 +37,7 @@ _folder = click.Path(path_type=Path)
     type=click.Choice(["auto", "all", "none"]),
     default="auto",
     show_default=True,
-    help="auto draws figures of at most 8 tasks, all of every task.",
+    help="auto draws the first 8 tables and all together, all every table.",
 )
 @click.option("--from-mlflow", metavar="URI", help="Take the records from this MLflow server.")
 @click.option("--experiment", metavar="NAME", help="With --from-mlflow: name of the sweep.")
@@ -81,7 +82,7 @@ def leaderboard(
                 folder,
                 found.banks,
                 found.attacks,
-                figures=cast(Literal["auto", "all", "none"], figures),
+                figures=cast("FigureChoice", figures),
             )
         except OSError as error:
             raise InputError(f"`{folder}` cannot be written: {error.strerror}.") from None

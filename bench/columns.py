@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from .attack_columns import legend_of, primary_columns, secondary_columns
 from .attack_rows import plain_rows
+from .gate import FAIL
 from .leaderboard import NOISE_FLOOR, NOT_RUN, Leaderboard, Reason, Table
 from .probe_columns import probe_columns, probe_legend
+from .rank_columns import place_cell
 from .recipe import PLAIN, is_plain
-from .tablecell import NONE, TIMES_SIGN, Cell, Column, Row, known, number_cell, significant
+from .tablecell import (
+    FEW,
+    MACHINES,
+    MARKS,
+    NO_SPREAD,
+    NONE,
+    TIMES_SIGN,
+    Cell,
+    Column,
+    Row,
+    known,
+    number_cell,
+    significant,
+)
 
+FEWEST_SEEDS = 3
 LEGEND = {
+    "place": (
+        "Rank within the table, 1 is best. It goes by how far U-LIRA lies above the upper end of "
+        "its null band: methods inside the band are tied (=), and stand in the order of their "
+        "speed-up. A method fails the gate, and shares the last place, if its accuracy on the "
+        "retain or the test set lies below the retrained model's by more than 2 points (or two "
+        "standard deviations of the retrained models, where that is more), if it is not faster "
+        "than retraining, if no cell is ok, or if its figures of the attack do not count; what is "
+        "not known does not fail. References and controls have no place: they show what the "
+        "numbers are worth."
+    ),
     "forget, retain, test": (
         "Accuracy in % on the forget set and the retain set (training images) and on the test "
         "set: mean ± sample standard deviation over the seeds that are ok; no spread where there "
@@ -23,7 +50,8 @@ LEGEND = {
     "gap": (
         "Distance to the retrained model in percentage points: the absolute difference to the "
         "retrained model of the same seed and recipe, then the mean over the seeds. It can be "
-        "larger than the difference of the two means."
+        "larger than the difference of the two means. “gap, sd” is the same in units of the "
+        "standard deviation of the retrained models over seeds: about 1 is what chance alone gives."
     ),
     "ToW": (
         "Product over forget, retain and test of 1 - gap (as a fraction); 1 is the retrained model."
@@ -80,34 +108,51 @@ HEADS = {
 
 
 def columns_of(table: Table, board: Leaderboard) -> list[Column]:
-    """The columns that this table needs: recipe and machine only where there are several."""
-    columns = [Column("", "method", partial(_word, "method"), numeric=False)]
+    """The columns that this table needs, primary ones first.
+
+    Recipe and machine are there only where there are several, the place only where a method has
+    one or fails the gate.
+    """
+    rows = plain_rows(table.rows)
+    columns = [Column("", "method", partial(_word, "method"), numeric=False, primary=True)]
+    if any(known(row["place"]) or row["gate"] == FAIL for row in rows):
+        columns.append(Column("", "place", place_cell, primary=True))
     if len(table.recipes) > 1:
-        columns.append(Column("", "recipe", partial(_word, "recipe"), numeric=False))
-    columns.append(Column("", "status", partial(_word, "status"), numeric=False))
+        columns.append(Column("", "recipe", partial(_word, "recipe"), numeric=False, primary=True))
+    columns.append(Column("", "status", status_cell, numeric=False, primary=True))
     if len(table.hardware) > 1:
         machines = _machines(board)
         columns.append(Column("", "machine", partial(_machine_cell, machines), numeric=False))
-    rows = plain_rows(table.rows)
     columns += primary_columns(rows)
-    columns += _metric_columns(table.metrics[:3])
+    for metric in ("forget_acc", "test_acc"):
+        columns += _metric_columns(metric, primary=True)
+        if any(known(row[f"gap_{metric}"]) for row in rows):
+            cell = partial(_gap_in_spreads, metric)
+            columns.append(Column(f"{HEADS[metric]} %", "gap, sd", cell, primary=True))
     columns += [
+        Column("", "unlearn s", partial(seconds_cell, "unlearn_s"), primary=True),
+        Column("", "speed-up", speedup_cell, primary=True),
+        *_metric_columns("retain_acc"),
         Column("", "ToW", _tow_cell),
-        Column("", "unlearn s", partial(seconds_cell, "unlearn_s")),
         *_time_columns(rows, {"statistics_s": "statistics s", "search_s": "search s"}),
         Column("", "prepare s", partial(seconds_cell, "prepare_s")),
         *_time_columns(rows, {"tuning_s": "tuning s"}),
-        Column("", "speed-up", speedup_cell),
         Column("", "memory", _memory_cell),
     ]
-    columns += _metric_columns(table.metrics[3:])
+    for metric in table.metrics[3:]:
+        columns += _metric_columns(metric)
     return [*columns, *probe_columns(rows), *secondary_columns(rows)]
 
 
 def legend(board: Leaderboard) -> dict[str, str]:
-    """What the columns mean; those of the attack and of probes where there are any, and first."""
-    columns = [column for table in board.tables for column in columns_of(table, board)]
-    return legend_of(columns) | probe_legend(columns) | LEGEND
+    """What columns and marks mean; those of the attack and of probes where there are any, first."""
+    columns, marks = [], set()
+    for table in board.tables:
+        of_table = columns_of(table, board)
+        columns += of_table
+        marks |= {c.cell(row).mark for row in plain_rows(table.rows) for c in of_table}
+    shown = {mark: words for mark, words in MARKS.items() if mark in marks}
+    return legend_of(columns) | probe_legend(columns) | LEGEND | shown
 
 
 def accuracy_cell(metric: str, row: Row) -> Cell:
@@ -128,7 +173,7 @@ def seconds_cell(name: str, row: Row) -> Cell:
     """Mean seconds; what takes no time at all is not told to the microsecond."""
     mean = row[f"{name}_mean"]
     if not known(mean):
-        return Cell(NONE)
+        return Cell(NONE, mark=MACHINES if ";" in row["hardware"] else "")
     return Cell(significant(mean) if mean == 0 or mean >= 0.001 else "<0.001", mean)
 
 
@@ -136,9 +181,19 @@ def speedup_cell(row: Row) -> Cell:
     """How many times faster than retraining."""
     mean = row["speedup_mean"]
     # the original did no work: its speed-up would be a large number without a meaning
-    if not known(mean) or row["name"] == "identity":
+    if row["name"] == "identity":
         return Cell(NONE)
+    if not known(mean):
+        machines = {name for name in (row["hardware"], row["hardware_retrained"]) if name}
+        apart = len(machines) > 1 or any(";" in name for name in machines)
+        return Cell(NONE, mark=MACHINES if apart else "")
     return Cell(significant(mean) + TIMES_SIGN, mean)
+
+
+def status_cell(row: Row) -> Cell:
+    """Cells that are ok or not, marked where they are too few for a spread."""
+    few = row["kind"] != "noise floor" and 0 < row["n_ok"] < FEWEST_SEEDS
+    return Cell(str(row["status"]), mark=FEW if few else "")
 
 
 def facts(table: Table) -> str:
@@ -209,12 +264,18 @@ def reason_head(reason: Reason, table: Table, style: Callable[[str], str] = str)
     return f"{words[reason.status]}: {', '.join(cells)}"
 
 
-def _metric_columns(metrics: Sequence[str]) -> list[Column]:
+def _metric_columns(metric: str, *, primary: bool = False) -> list[Column]:
     return [
-        Column(f"{HEADS[metric]} %", head, partial(cell, metric), sub=sub)
-        for metric in metrics
+        Column(f"{HEADS[metric]} %", head, partial(cell, metric), sub=sub, primary=primary)
         for head, cell, sub in (("", accuracy_cell, "retrained"), ("gap", gap_cell, "± std"))
     ]
+
+
+def _gap_in_spreads(metric: str, row: Row) -> Cell:
+    """The gap in standard deviations of the retrained models over seeds."""
+    gap = row[f"gap_{metric.removesuffix('_acc')}_sd"]
+    undefined = known(row[f"gap_{metric}"]) and not known(gap)
+    return Cell(NONE, mark=NO_SPREAD) if undefined else number_cell(gap, math.nan, 1, 1)
 
 
 def _time_columns(rows: Sequence[Row], heads: Mapping[str, str]) -> list[Column]:
@@ -245,4 +306,6 @@ def _tow_cell(row: Row) -> Cell:
 
 def _memory_cell(row: Row) -> Cell:
     peak = row["peak_memory_bytes"]
-    return Cell(f"{significant(peak / 2**20)} MiB", peak) if known(peak) else Cell(NONE)
+    if not known(peak):
+        return Cell(NONE, mark=MACHINES if ";" in row["hardware"] else "")
+    return Cell(f"{significant(peak / 2**20)} MiB", peak)

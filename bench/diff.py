@@ -19,12 +19,12 @@ from .attack_record import AttackRecord
 from .attack_rows import ACC, PRIVACY, attack_figures, plain_rows
 from .cell_frame import METRICS, cell_frame
 from .comparison import Compared, Comparison, RowChange, RowName
-from .leaderboard import REFERENCES
 from .merge_reasons import one_meaning
 from .metrics.clustering import two_way_se
 from .noise import Sample, comparable, difference_of_means, judged
 from .record import Record
 from .sweep_records import SweepRecords
+from .table_rows import REFERENCES
 from .tablecell import known
 
 LEAST_RATIO = 1.2  # of seconds, either way

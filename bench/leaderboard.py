@@ -1,42 +1,32 @@
 """The leaderboard as tables of numbers: records in, one tidy frame for each task out.
 
 A table belongs to one (dataset, model, scenario). Its rows are the reference rows of every
-recipe, then the methods in the order in which they first appear in the records. There is no
-rank yet.
+recipe, then the controls, then the methods by their place within the task; see `places`. Methods
+are ranked over tasks in `standings`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from .attack_record import AttackRecord
-from .attack_rows import CELL_ATTACKS, COUNTS, attack_figures, judged
+from .attack_rows import COUNTS, attack_figures, judged
 from .bank_record import BankRecord
-from .cell_frame import (
-    METRICS,
-    PAIRED,
-    SCORES,
-    TIMES,
-    as_text,
-    cell_frame,
-    hardware_of,
-    with_retrained,
-)
+from .cell_frame import METRICS, Labels, as_text, cell_frame, hardware_of, labels_of, with_retrained
 from .origin_notes import origin_notes
-from .probe_columns import PROBE_METRICS, probe_reasons, without_empty_probes
+from .places import placed
+from .probe_columns import probe_reasons, without_empty_probes
+from .rank_notes import rank_notes
 from .recipe import is_plain
 from .record import DECORRELATION, Record, latest_by_key
-
-REFERENCES = {"identity": "original (identity)", "retrain": "retrained"}
-NOISE_FLOOR = "retrained, other seed"
-NOT_RUN = "not run"
-
-_WORDS = {"ok": "ok", "failed": "failed", "skipped": "not applicable"}
+from .standings import Standings, standings_of
+from .table_rows import NOISE_FLOOR as NOISE_FLOOR
+from .table_rows import NOT_RUN as NOT_RUN
+from .table_rows import shown_name, table_rows
 
 
 class Reason(NamedTuple):
@@ -63,15 +53,20 @@ class Table:
         dataset: Dataset as `name[key=value,…]`.
         model: Architecture as `name[key=value,…]`.
         scenario: Scenario as `name[key=value,…]`.
-        rows: One row per (recipe, method variant), references first. Accuracies are fractions;
-            what is not known is NaN. `kind` is `reference`, `noise floor` or `method`. Figures
-            of the attack stand under their names in the records; see `attack_rows`.
+        rows: One row per (recipe, method variant): references, controls, methods by `place` within
+            the task (`tied` ones by speed-up), then methods without a place. Accuracies are
+            fractions; what is not known is NaN. `kind` is `reference`, `noise floor`, `control` or
+            `method`; `gate` is `pass`, `fail` (with `gate_reason`) or empty; `excess` is how far
+            U-LIRA lies above its null band, 0 inside it. `lost_*` is the accuracy lost against
+            the retrained models, `gap_*_sd` the gap in standard deviations of theirs. Figures of
+            the attack stand under their names in the records; see `attack_rows`.
         costs: What each recipe costs: accuracy and training time of its original models.
         reasons: Every distinct reason of a failed or skipped cell or absent figure, once.
         recipes: Recipe labels in order of first appearance.
         seeds: All seeds, sorted.
         hardware: Machines on which the ok cells ran, in order of first appearance.
-        notes: Sentences on the originals, where they start from weights.
+        notes: Sentences on the originals, where they start from weights, and on what is not ranked.
+        unranked: Why no method has a place here; empty if one has.
     """
 
     title: str
@@ -85,6 +80,7 @@ class Table:
     seeds: tuple[int, ...]
     hardware: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    unranked: str = ""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -111,6 +107,7 @@ class Leaderboard:
         sweeps: Names of the sweeps.
         banks: The shadow models, by hash.
         attacks: What the attacks found pair by pair, by the key of their scores.
+        standings: The methods ranked over tasks; None where no task ranks any.
     """
 
     tables: list[Table]
@@ -118,6 +115,7 @@ class Leaderboard:
     sweeps: tuple[str, ...]
     banks: dict[str, BankRecord]
     attacks: dict[str, AttackRecord]
+    standings: Standings | None
 
     def frame(self) -> pd.DataFrame:
         """All rows in one frame, with the task in the first three columns."""
@@ -126,7 +124,7 @@ class Leaderboard:
             part = table.rows.copy()
             for place, name in enumerate(("dataset", "model", "scenario")):
                 part.insert(place, name, getattr(table, name))
-            whole = [n for n in ("peak_memory_bytes", *COUNTS) if n in part]
+            whole = [n for n in ("peak_memory_bytes", "place", *COUNTS) if n in part]
             part[whole] = part[whole].astype("Int64")
             parts.append(part)
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -148,143 +146,49 @@ def build(
             text = hardware_of(record) if key == "hardware" else as_text(value)
             if text and value is not None:
                 environment.setdefault(key, {})[text] = None
+    labels, found = labels_of(records), {attack.key: attack for attack in attacks}
+    tables = [_table(*task, group, labels, found) for task, group in tasks.items()]
     return Leaderboard(
-        tables=[_table(*task, group) for task, group in tasks.items()],
+        tables=tables,
         environment={key: tuple(values) for key, values in environment.items()},
         sweeps=tuple(dict.fromkeys(record.sweep for record in records)),
         banks={bank.bank: bank for bank in banks},
-        attacks={attack.key: attack for attack in attacks},
+        attacks=found,
+        standings=standings_of(tables, found),
     )
 
 
-def _table(dataset: str, model: str, scenario: str, records: list[Record]) -> Table:
-    cells = with_retrained(cell_frame(records))
+def _table(
+    dataset: str,
+    model: str,
+    scenario: str,
+    records: list[Record],
+    labels: Labels,
+    attacks: Container[str],
+) -> Table:
+    cells = with_retrained(cell_frame(records, labels))
     recipes = tuple(dict.fromkeys(cells["recipe"]))
     ok = cells[cells["status"] == "ok"]
     # a recipe whose methods all declined has nothing to be compared with
     used = [r for r in recipes if (cells.loc[cells["recipe"] == r, "status"] != "skipped").any()]
-    rows = [row for recipe in used for row in _reference_rows(recipe, cells)]
-    methods = cells[~cells["name"].isin(list(REFERENCES))]
-    rows += [_row(group, "method") for _, group in methods.groupby(["recipe", "label"], sort=False)]
+    found = placed(without_empty_probes(judged(table_rows(cells, used))))
+    rows = found.rows.copy()
+    if "attack_scores" in rows:
+        rows["attack_scores"] = [key if key in attacks else "" for key in rows["attack_scores"]]
     return Table(
         title=f"{dataset} · {model} · {scenario}",
         dataset=dataset,
         model=model,
         scenario=scenario,
-        rows=without_empty_probes(judged(_typed(pd.DataFrame(rows)))),
+        rows=rows,
         costs=_recipe_costs(recipes, ok),
         reasons=_reasons(cells),
         recipes=recipes,
         seeds=tuple(sorted({record.seed for record in records})),
         hardware=tuple(dict.fromkeys(name for name in ok["hardware"] if name)),
-        notes=origin_notes(records),
+        notes=(*origin_notes(records), *rank_notes(found)),
+        unranked=found.unranked,
     )
-
-
-def _reference_rows(recipe: str, cells: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = []
-    of_recipe = cells[cells["recipe"] == recipe]
-    for name, label in REFERENCES.items():
-        groups = of_recipe[of_recipe["name"] == name].groupby("label", sort=False)
-        found = [
-            {**_row(group, "reference"), "method": _shown(name, str(variant))}
-            for variant, group in groups
-        ]
-        rows += found or [_empty_row(recipe, name, label, "reference", NOT_RUN)]
-    return [*rows, _noise_floor(recipe, of_recipe)]
-
-
-def _shown(name: str, variant: str) -> str:
-    """The name of a row: references have names of their own."""
-    return REFERENCES.get(name, name) + variant.removeprefix(name)
-
-
-def _row(group: pd.DataFrame, kind: str) -> dict[str, Any]:
-    """Mean and spread over the seeds of one method variant."""
-    first = group.iloc[0]
-    ok = group[group["status"] == "ok"]
-    hardware = list(dict.fromkeys(name for name in ok["hardware"] if name))
-    counts = {status: int((group["status"] == status).sum()) for status in _WORDS}
-    row = _empty_row(first["recipe"], first["name"], first["label"], kind, _status(counts))
-    row.update({f"n_{status}": count for status, count in counts.items()})
-    row["hyperparameters"] = max(group["variant"], key=len)
-    row["seeds"] = " ".join(str(seed) for seed in sorted(ok["seed"]))
-    row["hardware"] = "; ".join(hardware)
-    # a mean of times from different machines is a time of no machine
-    numbers = SCORES if len(hardware) > 1 else (*SCORES, *TIMES)
-    for name in numbers:
-        mean, std = _columns(name)
-        row[mean], row[std] = ok[name].mean(), ok[name].std()
-    for name in PAIRED:
-        row[f"{name}_retrained"] = ok[f"{name}_retrained"].mean()
-    if len(hardware) <= 1:
-        row["peak_memory_bytes"] = ok["peak_memory_bytes"].max()
-    return row | attack_figures(group["record"])
-
-
-def _columns(name: str) -> tuple[str, str]:
-    """Column names of mean and spread; a gap is a mean already by its name."""
-    return (name if name.startswith("gap_") else f"{name}_mean"), f"{name}_std"
-
-
-def _empty_row(recipe: str, name: str, label: str, kind: str, status: str) -> dict[str, Any]:
-    """A row in which no number is known, with its columns in their final order."""
-    nan = float("nan")
-    row: dict[str, Any] = {
-        "recipe": recipe,
-        "method": label,
-        "name": name,
-        "kind": kind,
-        "hyperparameters": "",
-        "status": status,
-        "seeds": "",
-        "n_ok": 0,
-        "n_failed": 0,
-        "n_skipped": 0,
-        "n_pairs": 0,
-    }
-    for metric in METRICS:
-        names = (*_columns(metric), f"{metric}_retrained", *_columns(f"gap_{metric}"))
-        row |= dict.fromkeys(names, nan)
-    for number in ("tow", *TIMES):
-        row |= dict.fromkeys(_columns(number), nan)
-    for name in (*CELL_ATTACKS, *PROBE_METRICS):
-        row |= dict.fromkeys((*_columns(name), f"{name}_retrained"), nan)
-    return row | {"peak_memory_bytes": nan, "hardware": ""}
-
-
-def _status(counts: dict[str, int]) -> str:
-    """`3 ok`, `2 ok, 1 failed`, or `not applicable` where every cell was skipped."""
-    shown = {status: count for status, count in counts.items() if count}
-    if list(shown) == ["skipped"]:
-        return _WORDS["skipped"]
-    return ", ".join(f"{count} {_WORDS[status]}" for status, count in shown.items())
-
-
-def _noise_floor(recipe: str, cells: pd.DataFrame) -> dict[str, Any]:
-    """How far two retrained models of different seeds lie apart: mean |a_i - a_j| over pairs.
-
-    Pairs share their forget request, else the distance would also hold the difference of sets.
-    """
-    retrained = cells[(cells["name"] == "retrain") & (cells["status"] == "ok")]
-    pairs = [
-        (group.loc[i], group.loc[j])
-        for _, group in retrained.groupby(["request", "label"], sort=False)
-        for i, j in combinations(group.index, 2)
-    ]
-    if not pairs:
-        why = "needs 2 seeds" if len(retrained) < 2 else "no two seeds share a forget set"
-        wanted = cells.loc[cells["name"] == "retrain", "status"]
-        if len(wanted) and (wanted == "skipped").all():
-            why = _WORDS["skipped"]
-        return _empty_row(recipe, "retrain", NOISE_FLOOR, "noise floor", why)
-    status = f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} of seeds"
-    row = _empty_row(recipe, "retrain", NOISE_FLOOR, "noise floor", status)
-    used = sorted({int(cell["seed"]) for pair in pairs for cell in pair})
-    row |= {"n_ok": len(used), "n_pairs": len(pairs), "seeds": " ".join(map(str, used))}
-    for name in METRICS:
-        row[f"gap_{name}"] = pd.Series([abs(a[name] - b[name]) for a, b in pairs]).mean()
-    return row
 
 
 def _recipe_costs(recipes: Sequence[str], ok: pd.DataFrame) -> pd.DataFrame:
@@ -318,17 +222,17 @@ def _recipe_costs(recipes: Sequence[str], ok: pd.DataFrame) -> pd.DataFrame:
 def _reasons(cells: pd.DataFrame) -> tuple[Reason, ...]:
     found: dict[tuple[str, str], dict[tuple[str, str], list[int]]] = {}
     for cell in cells[cells["status"] != "ok"].to_dict("records"):
-        where = (_shown(cell["name"], cell["label"]), cell["recipe"])
+        where = (shown_name(cell["name"], cell["label"]), cell["recipe"])
         by_method = found.setdefault((cell["status"], cell["reason"]), {})
         by_method.setdefault(where, []).append(int(cell["seed"]))
     for cell in cells[cells["status"] == "ok"].to_dict("records"):
-        where = (_shown(cell["name"], cell["label"]), cell["recipe"])
+        where = (shown_name(cell["name"], cell["label"]), cell["recipe"])
         for text in probe_reasons(cell["record"].probe):
             by_method = found.setdefault(("not probed", text), {})
             by_method.setdefault(where, []).append(int(cell["seed"]))
     for (recipe, label), group in cells.groupby(["recipe", "label"], sort=False):
         if reason := " ".join(attack_figures(group["record"]).get("attack_reason", "").split()):
-            where = (_shown(group["name"].iloc[0], str(label)), str(recipe))
+            where = (shown_name(group["name"].iloc[0], str(label)), str(recipe))
             found.setdefault(("not attacked", reason), {})[where] = []
     return tuple(
         Reason(
@@ -338,8 +242,3 @@ def _reasons(cells: pd.DataFrame) -> tuple[Reason, ...]:
         )
         for (status, text), by_method in found.items()
     )
-
-
-def _typed(rows: pd.DataFrame) -> pd.DataFrame:
-    counts = [name for name in rows.columns if name.startswith("n_")]
-    return rows.astype(dict.fromkeys(counts, "int64"))

@@ -19,6 +19,7 @@ from .attack_rows import plain_rows
 from .leaderboard import Leaderboard, Table
 from .published import Published, published_of
 from .record import Finite
+from .standings import Standings
 
 SCHEMA: Final = "unlearnbench.leaderboard/1"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -211,7 +212,7 @@ def leaderboard_json(board: Leaderboard) -> str:
         sweeps=list(board.sweeps),
         environment={key: list(values) for key, values in sorted(board.environment.items())},
         tasks=[_task(table, board) for table in board.tables],
-        standings=_standings(getattr(board, "standings", None)),
+        standings=_standings(board.standings),
     )
     return _text(content.model_dump(mode="json", by_alias=True))
 
@@ -289,7 +290,7 @@ def _number(value: Any) -> float | int | bool | None:  # noqa: ANN401
     return plain
 
 
-def _standings(found: Any) -> StandingsEntry | None:  # noqa: ANN401
+def _standings(found: Standings | None) -> StandingsEntry | None:
     if found is None:
         return None
     numbers = ("mean_rank", "rank_lo", "rank_hi", "win_rate")

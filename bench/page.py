@@ -2,94 +2,149 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import itables.options
 import jinja2
 from markupsafe import Markup, escape
 
-from .attack_notes import attack_notes, ranking
-from .attack_rows import plain_rows
-from .columns import columns_of, cost_lines, facts, legend, provenance, reason_head
+from .attack_notes import ranking
+from .columns import facts, legend, provenance
 from .figures import Drawing
 from .leaderboard import Leaderboard
 from .markdown import NO_FIGURE, REASONS, TITLE
-from .tablecell import MARKS, Column
+from .page_data import packed, page_data, table_id
+from .record import Record
+from .reproduce import FILE
+from .standings import Standings
+from .tablecell import known
+
+# in this order they are one script
+SCRIPTS = ("leaderboard_chart.js", "leaderboard_evidence.js", "leaderboard_page.js")
 
 
-def html(board: Leaderboard, drawings: Sequence[Sequence[Drawing]]) -> str:
-    """One page that needs no network: styles, script, tables and figures are inside it."""
-    blocks = []
-    for number, (table, of_table) in enumerate(zip(board.tables, drawings, strict=True), start=1):
-        columns = columns_of(table, board)
-        groups = list(_groups(columns))
-        starts = [
-            bool(name) and place == 0 for name, group in groups for place in range(len(group))
-        ]
-        rows = [
-            {
-                "kind": row["kind"].replace(" ", "-"),
-                "cells": [
-                    (column, start, column.cell(row))
-                    for column, start in zip(columns, starts, strict=True)
-                ],
-                # reference rows keep their place however the others are sorted
-                "place": len(table.rows) if row["kind"] == "method" else place,
-            }
-            for place, row in enumerate(plain_rows(table.rows))
-        ]
-        blocks.append(
-            {
-                "table": table,
-                "facts": facts(table),
-                "columns": list(zip(columns, starts, strict=True)),
-                "groups": groups,
-                "rows": rows,
-                "notes": [
-                    _code_elements(note) for note in (*table.notes, *attack_notes(table, board))
-                ],
-                "costs": cost_lines(table),
-                "reasons": [
-                    (reason_head(reason, table), _code_elements(reason.text))
-                    for reason in table.reasons
-                ],
-                "drawings": [
-                    (drawing, drawing.inline_svg(f"figure{number}{drawing.suffix}"))
-                    for drawing in of_table
-                ],
-            }
-        )
-    template = resources.files(__package__).joinpath("leaderboard_page.html").read_text("utf-8")
+def html(
+    board: Leaderboard,
+    drawings: Sequence[Sequence[Drawing]],
+    records: Sequence[Record] = (),
+    overall: Sequence[Drawing] = (),
+    spec: Mapping[str, Any] | None = None,
+) -> str:
+    """One page that needs no network: styles, script, tables and figures are inside it.
+
+    Args:
+        board: The tables.
+        drawings: Figures of each table.
+        records: What the tables were made from; without them rows open no evidence.
+        overall: Figures of all tables together.
+        spec: The sweep as it was asked for, `spec.json` beside the records, where it is known.
+    """
+    tables = [
+        {"id": table_id(t), "place": i, "rows": len(t.rows), "facts": facts(t), "table": t}
+        for i, t in enumerate(board.tables)
+    ]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page = environment.from_string(template).render(
+    page = environment.from_string(_file("leaderboard_page.html")).render(
         title=TITLE,
-        blocks=blocks,
+        style=_file("leaderboard_page.css"),
+        script="\n".join(map(_file, SCRIPTS)),
+        numbers=_numbers(board, records),
         provenance=provenance(board),
         ranking=_code_elements(ranking(board)),
-        no_figure=NO_FIGURE,
-        reasons_title=REASONS,
+        standings=_standings(board),
+        tables=tables,
+        contents=_contents(tables),
         legend=legend(board),
-        marks=MARKS,
-        datatables=_datatables(),
+        words={"no_figure": NO_FIGURE, "reasons": REASONS, "sweep_file": FILE},
+        datatables=packed(Path(itables.options.dt_bundle).read_text(encoding="utf-8")),
+        data=packed(page_data(board, drawings, records, overall, spec)),
     )
     return page + "\n"
 
 
-def _groups(columns: Sequence[Column]) -> Iterator[tuple[str, list[Column]]]:
-    """Neighbouring columns of one group; a column without a group stands alone."""
-    group: list[Column] = []
-    for column in columns:
-        if group and not (column.group and column.group == group[0].group):
-            yield group[0].group, group
-            group = []
-        group.append(column)
-    yield group[0].group, group
+def _file(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _numbers(board: Leaderboard, records: Sequence[Record]) -> list[tuple[str, str]]:
+    """What was measured, as numbers with their names."""
+    methods = {
+        name
+        for table in board.tables
+        for name in table.rows.loc[table.rows["kind"] == "method", "name"]
+    }
+    shadows = sorted({bank.shadows for bank in board.banks.values()})
+    counted = [
+        ("methods", len(methods)),
+        ("tasks", len(board.tables)),
+        ("datasets", len({table.dataset for table in board.tables})),
+        ("architectures", len({table.model for table in board.tables})),
+        ("seeds", len({seed for table in board.tables for seed in table.seeds})),
+        ("cells", len(records)),
+    ]
+    shown = [(name if n != 1 else _one(name), f"{n:,}") for name, n in counted if n]
+    if shadows:
+        ends = sorted({shadows[0], shadows[-1]})
+        shown.append(("shadow models per attack", "\u2013".join(map(str, ends))))
+    return shown
+
+
+def _contents(tables: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The tables by dataset and model, in order of first appearance."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for block in tables:
+        found.setdefault(f"{block['table'].dataset} · {block['table'].model}", []).append(block)
+    return list(found.items())
+
+
+def _one(name: str) -> str:
+    return name.removesuffix("s")
+
+
+def _standings(board: Leaderboard) -> dict[str, Any] | None:
+    """The ranking over tasks for the page; None where there is none."""
+    standings = board.standings
+    if standings is None or not standings.rows:
+        return None
+    last = max(len(standings.rows), 2)
+    bars = [
+        [100 * (place - 1) / (last - 1) for place in (row.rank_lo, row.mean_rank, row.rank_hi)]
+        for row in standings.rows
+    ]
+    return {
+        "rows": list(zip(standings.rows, bars, strict=True)),
+        "recipes": len({row.recipe for row in standings.rows}) > 1,
+        "tasks": len(standings.tasks),
+        "left_out": standings.left_out,
+        "distinguishable": _distinguishable(standings),
+    }
+
+
+def _distinguishable(standings: Standings) -> str:
+    """Whether the mean ranks differ by more than chance gives, in one sentence."""
+    p, apart = standings.friedman_p, standings.critical_difference
+    if not known(p):
+        return (
+            "Whether the methods can be told apart was not tested: that takes two tasks and "
+            "three methods."
+        )
+    shown = f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
+    if p >= 0.05:
+        return (
+            f"Over these tasks the methods cannot be told apart as a whole (Friedman's test, "
+            f"{shown}): read the order as an order of this sweep, not as a finding."
+        )
+    reach = f", and two of them differ where their mean ranks are {apart:.2f} apart or more"
+    return (
+        f"The methods differ by more than chance (Friedman's test, {shown})"
+        f"{reach if known(apart) else ''} (Nemenyi, 95 %)."
+    )
 
 
 def _code_elements(text: str) -> Markup:
@@ -100,9 +155,3 @@ def _code_elements(text: str) -> Markup:
         for i, part in enumerate(parts)
     )
     return Markup("").join(marked)
-
-
-def _datatables() -> str:
-    """The DataTables bundle of itables as a JSON string that cannot end a script element."""
-    source = Path(itables.options.dt_bundle).read_text(encoding="utf-8")
-    return json.dumps(source).replace("<", "\\u003c")

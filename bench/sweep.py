@@ -284,11 +284,14 @@ def _contradictions(sweep: Sweep) -> Iterator[str]:
             )
 
 
+NO_SWEEPS = ("published.toml",)  # figures of papers
+
+
 def built_in_sweeps() -> dict[str, str]:
     """The sweeps that come with the package: the first line of each, by name."""
     found = {}
     for file in resources.files(__package__).iterdir():
-        if file.name.endswith(".toml"):
+        if file.name.endswith(".toml") and file.name not in NO_SWEEPS:
             first = file.read_text("utf-8").partition("\n")[0]
             found[file.name.removesuffix(".toml")] = first.lstrip("# ")
     return dict(sorted(found.items()))

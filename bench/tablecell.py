@@ -10,9 +10,20 @@ NONE = "\u2013"
 TIMES_SIGN = "\u00d7"
 VOID = "\u2717"
 UNSEEN = "?"
+FAILS = "\u2193"
+FEW = "\u00b0"
+MACHINES = "\u2260"
+NO_SPREAD = "\u2205"
 MARKS = {
     VOID: "does not count; the notes below the table say why",
     UNSEEN: "says nothing: the original model shows nothing to forget either",
+    FAILS: "fails the gate and shares the last place; the notes below the table say why",
+    FEW: "too few seeds: a spread over fewer than 3 says little",
+    MACHINES: "no time: what it is made of ran on different machines",
+    NO_SPREAD: (
+        "not defined: there is one retrained model, or all have the same accuracy, so that there "
+        "is no spread to measure by"
+    ),
 }
 
 Row = Mapping[str, Any]
@@ -50,6 +61,7 @@ class Column(NamedTuple):
         cell: Makes the cell of a row.
         numeric: Whether it is aligned and sorted as a number.
         sub: What stands beside or below the number, such as `± std`.
+        primary: Whether it is shown at once; the others are there on demand.
     """
 
     group: str
@@ -57,6 +69,7 @@ class Column(NamedTuple):
     cell: Callable[[Row], Cell]
     numeric: bool = True
     sub: str = ""
+    primary: bool = False
 
     @property
     def flat_head(self) -> str:

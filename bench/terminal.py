@@ -23,10 +23,13 @@ from .columns import (
     reason_head,
     seconds_cell,
     speedup_cell,
+    status_cell,
 )
 from .leaderboard import NOT_RUN, Leaderboard, Table, build
+from .rank_columns import TIE, place_cell, standing_columns, standing_rows
+from .rank_notes import standings_notes
 from .record import Record
-from .tablecell import NONE, UNSEEN, VOID, Cell, Row
+from .tablecell import FAILS, FEW, MARKS, NONE, UNSEEN, VOID, Cell, Row
 
 WIDTH = 110
 Show = Callable[[Row], Cell]
@@ -48,15 +51,21 @@ def terminal_table(
         f"n: seeds ok/all. {NONE}: not known. "
     ]
     if any(attacked):
-        notes[0] += "Not ranked yet."
         notes.append(
             "U-LIRA: how often the attack is right, in % ± half of the 95 % interval; 50 is a "
             "coin. band: 95 % of figures without any leak; methods inside it are tied. "
             f"{VOID}: does not count. {UNSEEN}: says nothing. More columns are on the page."
         )
+        notes.append(
+            f"#: place in the table, by how far U-LIRA lies above the band; {TIE}: tied, and then "
+            f"by speed-up; {FAILS}: fails the gate."
+        )
     else:
         notes[0] += f"Not ranked: {NOT_ATTACKED}"
+    if any(FEW in status_cell(row).mark for t in board.tables for row in plain_rows(t.rows)):
+        notes.append(f"{FEW}: {MARKS[FEW]}.")
     parts = [_block(table, board) for table in board.tables]
+    parts += _over_tasks(board)
     parts.append("\n".join(map(_fill, [*provenance(board)[1:], *notes])))
     return "\n\n".join(parts)
 
@@ -69,24 +78,42 @@ def grid(lines: list[list[str]], heads: list[str], align: list[str], style: str)
     )
 
 
+def _over_tasks(board: Leaderboard) -> list[str]:
+    """The ranking over tasks, where more than one counts."""
+    standings = board.standings
+    if standings is None or len(standings.tasks) < 2:
+        return []
+    columns = standing_columns(standings)
+    heads = [column.head for column in columns]
+    align = ["right" if column.numeric else "left" for column in columns]
+    lines = []
+    for row in standing_rows(standings):
+        cells = [column.cell(row) for column in columns]
+        shown = [f"{c.text} ({c.beside})" if c.beside else _compact(c) for c in cells]
+        lines.append([_wrapped(shown[0], 30), *shown[1:]])
+    notes = standings_notes(standings)
+    return [
+        "\n".join(["Ranking over tasks", grid(lines, heads, align, "simple"), *map(_fill, notes)])
+    ]
+
+
 def _block(table: Table, board: Leaderboard) -> str:
     columns = _attacked_columns(table) if table.attacked else _plain_columns(table)
-    columns += [("unlearn s", partial(seconds_cell, "unlearn_s")), ("speed-up", speedup_cell)]
+    seconds = "seconds" if table.attacked else "unlearn s"  # every column counts there
+    columns += [(seconds, partial(seconds_cell, "unlearn_s")), ("speed-up", speedup_cell)]
     heads = ["method", "n", *(head for head, _ in columns)]
-    widest = 22 if table.attacked else 30
+    widest = 21 if table.attacked else 30
     lines: list[list[str]] = []
     for recipe in table.recipes:
         if len(table.recipes) > 1:
             lines.append([f"recipe {recipe}:", *[""] * (len(heads) - 1)])
         for row in (row for row in plain_rows(table.rows) if row["recipe"] == recipe):
             total = row["n_ok"] + row["n_failed"] + row["n_skipped"]
-            name = re.sub(r",(?=\S)", ", ", row["method"])
-            name += f" ({NOT_RUN})" if row["status"] == NOT_RUN else ""
-            width = min(widest, 24) if "[" in name else widest
+            name = row["method"] + (f" ({NOT_RUN})" if row["status"] == NOT_RUN else "")
             lines.append(
                 [
-                    textwrap.fill(name, width, break_on_hyphens=False),
-                    f"{row['n_ok']}/{total}" if total else NONE,
+                    _wrapped(name, widest),
+                    f"{row['n_ok']}/{total}{status_cell(row).mark}" if total else NONE,
                     *(_compact(show(row)) for _, show in columns),
                 ]
             )
@@ -113,7 +140,7 @@ def _plain_columns(table: Table) -> list[tuple[str, Show]]:
 
 def _attacked_columns(table: Table) -> list[tuple[str, Show]]:
     """The attack first; to make room, accuracies have no spread and the retain set none at all."""
-    columns: list[tuple[str, Show]] = [("U-LIRA", ulira_cell)]
+    columns: list[tuple[str, Show]] = [("#", place_cell), ("U-LIRA", ulira_cell)]
     if ACC in table.rows:
         columns.append(("band", _band_cell))
     if RMIA in table.rows:
@@ -130,6 +157,13 @@ def _band_cell(row: Row) -> Cell:
 
 def _bare(make: Callable[[str, Row], Cell], metric: str, row: Row) -> Cell:
     return make(metric, row)._replace(spread="")
+
+
+def _wrapped(name: str, widest: int) -> str:
+    """A name in lines; one with parameters breaks behind a comma."""
+    name = re.sub(r",(?=\S)", ", ", name)
+    width = min(widest, 24) if "[" in name else widest
+    return textwrap.fill(name, width, break_on_hyphens=False)
 
 
 def _compact(cell: Cell) -> str:

@@ -103,8 +103,8 @@ def _fetch(
         )
     records = latest_by_key(records)
     scored = dict.fromkeys(record.attack.get("scores") for record in records)
-    found = [attacks[key] for key in scored if key in attacks]
-    return SweepRecords(records, list(banks.values()), found)
+    paired = [attacks[key] for key in scored if key in attacks]
+    return SweepRecords(records, list(banks.values()), paired)
 
 
 def _ordered(runs: Iterable[Any], parent: Any, plan: list[Any] | None) -> list[Any]:  # noqa: ANN401
@@ -157,8 +157,7 @@ class _Files:
         run_id = parent.info.run_id
         if ATTACKS not in {info.path for info in self._client.list_artifacts(run_id, LEADERBOARD)}:
             return []
-        self._download(run_id, ATTACKS)
-        return read_attacks(self._folder / run_id / ATTACKS)
+        return read_attacks(self._file(run_id, ATTACKS))
 
     def read(self, runs: Iterable[Any], kind: type[Model]) -> list[Model]:
         """The records of some runs, in order."""
@@ -178,7 +177,9 @@ class _Files:
             return list(pool.map(one, runs))
 
     def _download(self, run_id: str, name: str) -> str:
+        return self._file(run_id, name).read_text(encoding="utf-8")
+
+    def _file(self, run_id: str, name: str) -> Path:
         folder = self._folder / run_id
         folder.mkdir(exist_ok=True)
-        path = self._client.download_artifacts(run_id, name, str(folder))
-        return Path(path).read_text(encoding="utf-8")
+        return Path(self._client.download_artifacts(run_id, name, str(folder)))

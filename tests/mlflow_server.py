@@ -1,4 +1,4 @@
-"""Real servers on loopback for tests: MLflow's, PostgreSQL beneath it, and a door with a lock."""
+"""Real servers on loopback for tests: MLflow's, databases, and a door with a lock."""
 
 from __future__ import annotations
 
@@ -124,6 +124,84 @@ class Postgres:
             timeout=120,
             check=True,
         )
+
+
+def why_no_mariadb() -> str | None:
+    """Why MariaDB cannot be started here; None if it can."""
+    if shutil.which("mariadb-install-db") is None or _mariadbd() is None:
+        return "MariaDB is not installed; on Debian `apt-get install mariadb-server`"
+    try:
+        import pymysql  # noqa: F401
+    except ImportError:
+        return "PyMySQL is not installed; it is in the extra `test`"
+    return None
+
+
+class MariaDb:
+    """A MariaDB server of its own on loopback, which speaks MySQL's protocol."""
+
+    def __init__(self) -> None:
+        program = _mariadbd()
+        assert program is not None
+        self.folder = Path(tempfile.mkdtemp(prefix="unlearnbench-mariadb-"))
+        self.port = free_port()
+        self.uri = f"mysql+pymysql://root@127.0.0.1:{self.port}/test"
+        self._user = ["--user=root"] if os.getuid() == 0 else []
+        self._program = program
+        self._process: subprocess.Popen[bytes] | None = None
+        subprocess.run(
+            [
+                *("mariadb-install-db", "--no-defaults", f"--datadir={self.folder}/data"),
+                *("--auth-root-authentication-method=normal", "--skip-name-resolve", *self._user),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=120,
+            check=True,
+        )
+
+    def start(self) -> None:
+        import pymysql
+
+        with (self.folder / "server.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                [
+                    *(self._program, "--no-defaults", f"--datadir={self.folder}/data"),
+                    *(f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid"),
+                    *("--bind-address=127.0.0.1", f"--port={self.port}", *self._user),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + BOOT_S
+        while True:
+            try:
+                with pymysql.connect(host="127.0.0.1", port=self.port, user="root") as link:
+                    link.cursor().execute("create database if not exists test")
+            except pymysql.err.OperationalError:
+                log = (self.folder / "server.log").read_text(errors="replace")
+                assert self._process.poll() is None, log
+                assert time.monotonic() < deadline, log
+                time.sleep(0.2)
+            else:
+                return
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=30)
+            self._process = None
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _mariadbd() -> str | None:
+    """Where the server is; Debian keeps it out of the path of ordinary users."""
+    return shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 def _postgres_folder() -> Path | None:

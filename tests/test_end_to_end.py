@@ -164,7 +164,7 @@ def test_leaderboard_and_figures_are_written(finished):
     assert "<script" in page
     assert not re.search(r"""(?:src|href)=["']https?://""", page)
     figures = sorted(path.suffix for path in (finished.out / "figures").iterdir())
-    assert figures == [".png", ".png", ".svg", ".svg"]
+    assert figures.count(".png") == figures.count(".svg") >= 4
     assert all(path.stat().st_size > 1000 for path in (finished.out / "figures").iterdir())
 
 

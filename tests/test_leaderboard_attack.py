@@ -8,10 +8,11 @@ import re
 import pandas as pd
 import pytest
 
-from unlearnbench.bench.attack_figure import draw_attack
+from unlearnbench.bench.attack_figure import sketch_attack
 from unlearnbench.bench.attack_notes import attack_notes, ranking
 from unlearnbench.bench.bank_record import BankRecord
 from unlearnbench.bench.columns import columns_of, legend
+from unlearnbench.bench.drawing import drawing_style
 from unlearnbench.bench.leaderboard import build
 from unlearnbench.bench.markdown import markdown
 from unlearnbench.bench.render import write_leaderboard
@@ -91,15 +92,17 @@ def test_the_first_number_is_ulira_with_its_interval_and_its_null_band():
     records = [*references(), hit("scrub")]
     board = build(records)
     heads = [column.flat_head for column in columns_of(board.tables[0], board)]
-    assert heads[:6] == [
-        "method", "status", "U-LIRA % (null band)", "U-LIRA AUC", "U-LIRA p",
-        "forget % (retrained)",
+    assert heads[:7] == [
+        "method", "place", "status", "U-LIRA % (null band)", "U-LIRA AUC", "U-LIRA above band",
+        "U-LIRA p",
     ]  # fmt: skip
     cells = shown(*records)
     # 1.96 * 0.006 = 0.01176
     assert cells["U-LIRA % (null band)"] == ("57.4", 0.574, "± 1.2", NULL, "")
     assert cells["U-LIRA AUC"] == ("0.614", pytest.approx(0.614), "± 0.020", "", "")
-    assert f"| 57.4 ± 1.2 ({NULL}) | 0.614 ± 0.020 | 0.005 |" in re.sub(" +", " ", text(*records))
+    assert f"| 57.4 ± 1.2 ({NULL}) | 0.614 ± 0.020 | 5.5 | 0.005 |" in re.sub(
+        " +", " ", text(*records)
+    )
 
 
 def test_the_figures_of_a_row_are_taken_once_and_not_averaged_over_seeds():
@@ -238,11 +241,22 @@ def test_a_table_without_an_attack_beside_one_with_it_says_so():
 # --- words ----------------------------------------------------------------------------------------
 
 
-def test_rows_are_comparable_within_a_table_but_not_ranked():
+def test_the_page_says_how_methods_are_ranked():
     said = ranking(build([*references(), hit("scrub")]))
-    assert "not ranked" in said
+    assert "ranked within a table by how far U-LIRA" in said
     assert "methods inside the null band are tied" in said
+    assert "comes last (↓)" in said
     assert said in text(*references(), hit("scrub"))
+
+
+def test_where_the_controls_leave_nothing_to_rank_the_page_says_so():
+    records = [*references(retrain=0.6), hit("scrub")]
+    board = build(records)
+    assert board.standings is None
+    assert ranking(board).startswith("Rows are not ranked: methods stand in the order of the")
+    said = "No method is ranked here: the retrained model lies far outside its null band."
+    assert said in board.tables[0].notes
+    assert said in " ".join(terminal_table(records).split())
 
 
 def test_power_and_setting_stand_beside_the_number():
@@ -420,7 +434,7 @@ def test_with_few_shadow_models_rmia_stands_in():
     (note,) = notes(*records)
     assert note.startswith("With fewer than 6 shadow models there is no U-LIRA. The AUC of RMIA")
     line = next(line for line in terminal_table(records).splitlines() if "scrub" in line)
-    assert line.split()[:4] == ["scrub", "1/1", DASH, "0.612±0.020"]
+    assert line.split()[:5] == ["scrub", "1/1°", DASH, DASH, "0.612±0.020"]
 
 
 # --- the terminal ---------------------------------------------------------------------------------
@@ -441,7 +455,7 @@ def test_rows_stay_within_110_columns():
     assert max(map(len, lines)) <= 110
     heads = next(line for line in lines if line.startswith("method"))
     assert heads.split() == [
-        "method", "n", "U-LIRA", "band", "forget", "gap", "test", "gap", "unlearn", "s", "speed-up",
+        "method", "n", "#", "U-LIRA", "band", "forget", "gap", "test", "gap", "seconds", "speed-up",
     ]  # fmt: skip
     assert any("57.4±11.8✗" in line and NULL in line for line in lines)
 
@@ -449,15 +463,20 @@ def test_rows_stay_within_110_columns():
 # --- the figure -----------------------------------------------------------------------------------
 
 
+def draw_attack(table):
+    with drawing_style():
+        sketch = sketch_attack(table)
+        return None if sketch is None else sketch.finished("test")
+
+
 def test_the_figure_shows_the_rows_that_have_a_value():
     records = [*references(), hit("scrub"), hit("svd", figure={}, attack={"reason": "none"})]
     drawing = draw_attack(build(records).tables[0])
     assert drawing is not None
-    assert drawing.alt.endswith(
-        "for original (identity), retrained, scrub. The numbers are in the table."
-    )
+    assert "Original (identity): 66.0 %. Retrained: 50.3 %. Methods: 57.4 % (scrub)." in drawing.alt
     assert "scrub" in drawing.svg
     assert "svd" not in drawing.svg
+    assert drawing.caption.endswith("Left out: svd (no U-LIRA).")
     assert "Crosses" not in drawing.caption
     assert draw_attack(build([cell("scrub")]).tables[0]) is None
     assert draw_attack(build([hit("scrub", figure={}, attack={"reason": "x"})]).tables[0]) is None

@@ -2,20 +2,22 @@
 
 import re
 import xml.etree.ElementTree as ET
-from contextlib import contextmanager
+from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
-import matplotlib as mpl
 import pytest
 
-from unlearnbench.bench.figures import draw
+from unlearnbench.bench.attack_columns import BAND_DASH
 from unlearnbench.bench.leaderboard import build
+from unlearnbench.bench.page import html
 from unlearnbench.bench.record import Record
 from unlearnbench.bench.render import write_leaderboard
 from unlearnbench.bench.sweep_files import LEADERBOARD_FILES
+from unlearnbench.bench.tablecell import NONE, VOID
 
-CHROMIUM = Path("/usr/bin/chromium")
+from .made_records import made_records
+from .pages import data_in
+
 SPEEDUPS = {"retrain": 1.0, "finetune": 9.0, "scrub": 100.0, "svd": 25.0}
 
 
@@ -68,7 +70,12 @@ def test_returns_the_files_that_it_wrote(records, tmp_path):
     assert sorted(written) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
     assert {path.relative_to(tmp_path).as_posix() for path in written} == {
         *LEADERBOARD_FILES,
-        *(f"figures/digits-resnet18-{s}.{t}" for s in ("class", "random") for t in ("svg", "png")),
+        *(
+            f"figures/digits-resnet18-{scenario}-{figure}.{kind}"
+            for scenario in ("class", "random")
+            for figure in ("speed", "gaps")
+            for kind in ("svg", "png")
+        ),
     }
 
 
@@ -113,11 +120,14 @@ def test_page_loads_nothing_and_is_escaped(out):
     text = (out / "leaderboard.html").read_text()
     page = Page(text)
     assert [url for url in page.loads if not url.startswith(("#", "data:"))] == []
-    assert not re.search(r"@import|url\((?!#)", text[: text.index("</style>")])
-    assert page.scripts == 2
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert not re.search(r"@import|url\(", style)
+    # of the theme, the words, the table library, the data, and the page itself
+    assert page.scripts == 5
+    assert text.count("</script>") == 5
     assert "<script>alert" not in text
-    # what stands between backquotes is shown as code, the rest as it is written
-    assert "<script>alert('x & y')</script>" in "".join(page.shown).replace("\n", "")
+    why = [reason for table in data_in(text)["tables"] for _, reason in table["reasons"]]
+    assert "<script>alert('`x` & y')</script>" in why
 
 
 def test_ids_of_the_page_are_unique(out):
@@ -125,88 +135,18 @@ def test_ids_of_the_page_are_unique(out):
     assert len(ids) == len(set(ids))
 
 
-def test_figures_are_inlined_with_words_for_those_who_cannot_see_them(out):
-    text = (out / "leaderboard.html").read_text()
-    assert text.count("<svg") == 2
-    assert len(re.findall(r'role="img" aria-label="Scatter plots for [^"]*scrub', text)) == 2
+def test_figures_are_in_the_page_with_words_for_those_who_cannot_see_them(out):
+    tables = data_in((out / "leaderboard.html").read_text())["tables"]
+    figures = [figure for table in tables for figure in table["figures"]]
+    assert [figure["svg"][:4] for figure in figures] == ["<svg"] * 4
+    assert "scrub" in figures[0]["alt"]
+    assert all(re.search(r"\d", figure["alt"]) for figure in figures)
+    ids = [name for figure in figures for name in re.findall(r'\bid="([^"]*)"', figure["svg"])]
+    assert len(ids) == len(set(ids)), "they stand in one page"
     for path in (out / "figures").glob("*.svg"):
         assert ET.fromstring(path.read_text()).tag.endswith("svg")
     for path in (out / "figures").glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def test_figure_says_which_methods_it_leaves_out_and_why(records):
-    records = [*records, record("osp", 0)]
-    drawing = draw(build(records).tables[0])
-    assert drawing is not None
-    assert "neggrad (1 failed)" in drawing.caption
-    assert "head-mask (not applicable)" in drawing.caption
-    assert "osp (no speed-up or no retrained model)" in drawing.caption
-
-
-def test_drawing_leaves_the_settings_of_the_caller_alone(records):
-    mpl.get_backend()  # comparing would choose one, so it is chosen before
-    before = mpl.rcParams.copy()
-    draw(build(records).tables[0])
-    assert mpl.rcParams == before
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no browser at {CHROMIUM}")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=flags)
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def opened(browser, folder):
-    """The page opened from disk without a network; any console message fails the test."""
-    context = browser.new_context()
-    context.set_offline(True)
-    page = context.new_page()
-    messages, requests = [], []
-    page.on("console", lambda message: messages.append(message.text))
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto((folder / "leaderboard.html").as_uri())
-    page.wait_for_selector("html[data-ready=yes]")
-    yield page
-    context.close()
-    assert messages == []
-    assert [url for url in requests if not url.startswith(("file:", "blob:", "data:"))] == []
-
-
-@pytest.fixture
-def page(browser, out):
-    with opened(browser, out) as page:
-        yield page
-
-
-def expect_rows(page, *methods):
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = page.locator("table.leaderboard").first.locator("tbody th")
-    playwright.expect(names).to_have_text(list(methods))
-
-
-REFERENCES = ["original (identity)", "retrained", "retrained, other seed"]
-
-
-def test_clicking_a_header_sorts_by_value_below_the_references(page):
-    unknown = ["neggrad", "head-mask"]
-    expect_rows(page, *REFERENCES, "finetune", "scrub", "svd", *unknown)
-    header = page.locator("table.leaderboard").first.locator("th", has_text="speed-up")
-    header.click()
-    # 9 < 25 < 100 by value; as text "100" would come first; what is unknown stays last
-    expect_rows(page, *REFERENCES, "finetune", "svd", "scrub", *unknown)
-    header.click()
-    expect_rows(page, *REFERENCES, "scrub", "svd", "finetune", *unknown)
-    header.click()
-    expect_rows(page, *REFERENCES, "finetune", "scrub", "svd", *unknown)
 
 
 def attacked(method, acc, **changes):
@@ -234,42 +174,85 @@ def attacked_out(tmp_path_factory):
     return folder
 
 
-def test_the_page_of_an_attack_is_whole_without_its_script(attacked_out):
-    text = (attacked_out / "leaderboard.html").read_text()
-    shown = " ".join("".join(Page(text).shown).split())
-    assert "U-LIRA %" in shown
-    assert "70.0 ± 2.0<small>40.0\u201360.0</small>" in text
-    assert "<b>it peeked. Its figures do not count (\u2717)." in shown
-    assert "osp: <b>it" in shown
-    assert "<s>40.0 ± 2.0</s> <abbr title=" in text
-    assert "no U-LIRA: neggrad \u2014 it diverged on shadow 3" in shown
-    assert text.count("<svg") == 2
-    ids = Page(text).ids
+def test_cells_of_an_attack_are_texts_with_what_stands_beside_them(attacked_out):
+    data = data_in((attacked_out / "leaderboard.html").read_text())
+    [table] = data["tables"]
+    heads = [data["columns"][place] for place in table["columns"]]
+    first = next(i for i, head in enumerate(heads) if head["group"] == "U-LIRA %")
+    cells = table["cells"][first]
+    at = {row["method"]: i for i, row in enumerate(table["rows"])}
+    svd, osp, neggrad = (at[name] for name in ("svd", "osp", "neggrad"))
+    # 0.7 with a standard error of 0.01, and a band from 0.4 to 0.6
+    assert (cells["text"][svd], cells["value"][svd]) == ("70.0", 0.7)
+    assert (cells["spread"][svd], cells["beside"][svd]) == ("± 2.0", f"40.0{BAND_DASH}60.0")
+    assert cells["strip"][svd] == [70, 1.96, 40, 60]
+    # what does not count is marked, sorts with what is not known, and is not drawn
+    assert (cells["mark"][osp], cells["value"][osp], cells["strip"][osp]) == (VOID, None, None)
+    assert (cells["text"][neggrad], cells["value"][neggrad]) == (NONE, None)
+    assert "osp`: <b>it peeked" in " ".join(table["notes"])
+    assert ["no U-LIRA: neggrad", "it diverged on shadow 3"] in table["reasons"]
+
+
+def test_every_column_is_described_once_and_every_cell_is_there(out):
+    data = data_in((out / "leaderboard.html").read_text())
+    ids = [column["id"] for column in data["columns"]]
     assert len(ids) == len(set(ids))
+    for table in data["tables"]:
+        assert len(table["cells"]) == len(table["columns"])
+        for cells in table["cells"]:
+            assert {len(values) for values in cells.values()} == {len(table["rows"])}
 
 
-def test_rows_sort_by_ulira_and_what_does_not_count_stays_last(browser, attacked_out):
-    with opened(browser, attacked_out) as page:
-        header = page.locator("table.leaderboard th.sorts", has_text="null band").first
-        header.click()
-        expect_rows(page, *REFERENCES, "svd", "finetune", "scrub", "osp", "neggrad")
-        header.click()
-        expect_rows(page, *REFERENCES, "scrub", "finetune", "svd", "osp", "neggrad")
-        heads = page.locator("table.leaderboard thead tr").first.locator("th")
-        groups = [text for text in heads.all_inner_texts() if text.strip()]
-        assert groups[:4] == ["method", "status", "U-LIRA %", "forget %"]
-        assert page.locator("ul.notes li").count() > 0
+def test_rows_keep_their_names_when_tasks_are_added(records, out, tmp_path):
+    few = [r for r in records if r.scenario.startswith("class")]
+    write_leaderboard(few, tmp_path)
+    known, less = (data_in((f / "leaderboard.html").read_text()) for f in (out, tmp_path))
+    assert less["tables"][0]["id"] == known["tables"][0]["id"]
+    ids = [[row["id"] for row in data["tables"][0]["rows"]] for data in (known, less)]
+    assert ids[0] == ids[1]
+    everywhere = [row["id"] for table in known["tables"] for row in table["rows"]]
+    assert len(everywhere) == len(set(everywhere))
 
 
-def test_rows_can_be_filtered(page):
-    page.get_by_label("Filter rows").first.fill("svd")
-    expect_rows(page, "svd")
+def test_evidence_that_many_rows_share_is_held_once():
+    found = made_records(3, 2, 4)
+    board = build(*found)
+    data = data_in(html(board, [[] for _ in board.tables], found.records))
+    rows = [row for table in data["tables"] for row in table["rows"] if "evidence" in row]
+    assert len(rows) == 4 * 5, "all but the noise floor rest on cells of their own"
+    assert len({row["evidence"]["machines"][0] for row in rows}) == 1
+    assert len({row["evidence"]["attack"] for row in rows}) == len(data["attacks"]) == 20
 
 
-def test_page_follows_the_colour_scheme_of_the_reader(page):
-    colour = "getComputedStyle(document.body).backgroundColor"
-    page.emulate_media(color_scheme="light")
-    light = page.evaluate(colour)
-    page.emulate_media(color_scheme="dark")
-    assert page.evaluate(colour) != light
-    assert page.locator("figure svg").first.is_visible()
+def test_long_curves_are_thinned_to_their_last_epoch(records):
+    course = {"loss": [float(i) for i in range(1, 1001)], "forget_acc": [0.5] * 1000}
+    changed = [r.model_copy(update={"course": course}) for r in records if r.method == "scrub"]
+    board = build(changed)
+    data = data_in(html(board, [[] for _ in board.tables], changed))
+    evidence = data["tables"][0]["rows"][-1]["evidence"]
+    seed, epochs, losses, forget = evidence["curves"][0]
+    assert len(epochs) == len(losses) == len(forget) <= 60
+    assert (seed, epochs[-1], losses[-1]) == (0, 1000, 1000)
+
+
+def test_the_standings_are_on_the_page_without_its_script():
+    found = made_records(3, 2, 3)
+    board = build(*found)
+    text = html(board, [[] for _ in board.tables], found.records)
+    assert board.standings is not None
+    shown = " ".join("".join(Page(text).shown).split())
+    assert "Ranking over 3 tasks" in shown
+    first = board.standings.rows[0]
+    assert f"{first.method} {first.borda:.1f} {first.mean_rank:.1f}" in shown
+
+
+@pytest.mark.parametrize(
+    ("p", "says"),
+    [(0.2, "cannot be told apart"), (0.01, "2.50 apart or more"), (float("nan"), "not tested")],
+)
+def test_the_page_says_whether_methods_can_be_told_apart(p, says):
+    found = made_records(3, 2, 3)
+    board = build(*found)
+    standings = replace(board.standings, friedman_p=p, critical_difference=2.5)
+    text = html(replace(board, standings=standings), [[] for _ in board.tables])
+    assert says in " ".join("".join(Page(text).shown).split())

@@ -17,7 +17,7 @@ from unlearnbench.bench.search_space import SearchSpace
 from unlearnbench.bench.study import TuningStudy
 from unlearnbench.bench.tuning_settings import TuneSettings
 
-from .mlflow_server import Postgres, why_no_postgres
+from .mlflow_server import MariaDb, Postgres, why_no_mariadb, why_no_postgres
 
 SPACE = SearchSpace(METHODS.get("finetune"))
 
@@ -341,10 +341,13 @@ def test_optunas_dashboard_opens_a_study(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_share_a_study_in_postgresql(tmp_path):
-    if reason := why_no_postgres():
+@pytest.mark.parametrize(
+    ("database", "why_not"), [(Postgres, why_no_postgres), (MariaDb, why_no_mariadb)]
+)
+def test_processes_share_a_study_in_a_database(tmp_path, database, why_not):
+    if reason := why_not():
         pytest.skip(reason)
-    server = Postgres()
+    server = database()
     try:
         server.start()
         with (

@@ -66,7 +66,7 @@ lr = 0.05
 """
 ATTACK = """
 [ulira]
-shadows = 4
+shadows = 6
 """
 
 
@@ -220,7 +220,7 @@ def test_sync_completes_mlflow_with_what_the_records_say(swept):
     attacked = next(r for r in swept.records if r.method == "gated")
     scores = f"ulira/{attacked.attack['scores']}.safetensors"
     assert scores in files_of(uri, parent, "ulira")
-    figures = {name: value for name, value in attacked.metrics.items() if name.startswith("rmia")}
+    figures = {name: v for name, v in attacked.metrics.items() if name.startswith("ulira.p")}
     assert figures
     assert figures.items() <= runs[attacked.key].data.metrics.items()
 
@@ -237,7 +237,7 @@ def test_the_parent_run_holds_spec_plan_environment_and_leaderboard(swept):
     environment = json.loads(text_of(uri, parent, "environment.json"))
     assert environment["hardware"] == swept.records[0].environment["hardware"]
     names = {"leaderboard.md", "leaderboard.csv", "leaderboard.html", "records.jsonl",
-             "banks.jsonl"}  # fmt: skip
+             "banks.jsonl", "attacks.jsonl"}  # fmt: skip
     assert files_of(uri, parent, "leaderboard") == {f"leaderboard/{name}" for name in names}
     assert parent.data.metrics["cells_ok"] == 6
 
@@ -288,8 +288,8 @@ def test_the_leaderboard_from_the_server_is_that_from_the_records(swept):
     assert (
         fetched.stdout.replace("Leaderboard: fetched", "Leaderboard: results/toy") == tables.stdout
     )
-    for name in ("records.jsonl", "banks.jsonl", "leaderboard.md", "leaderboard.csv",
-                 "leaderboard.html"):  # fmt: skip
+    for name in ("records.jsonl", "banks.jsonl", "attacks.jsonl", "leaderboard.md",
+                 "leaderboard.csv", "leaderboard.html"):  # fmt: skip
         there = (swept.folder / "fetched" / name).read_bytes()
         assert there == (swept.results / name).read_bytes(), name
 

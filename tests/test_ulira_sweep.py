@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from unlearnbench.bench import InputError, read_records
+from unlearnbench.bench.attack_record import read_attacks
 from unlearnbench.bench.metrics.ulira import ulira
 from unlearnbench.bench.runner import run_sweep
 from unlearnbench.bench.sweep import read_sweep
@@ -134,12 +135,28 @@ def test_the_bank_has_its_record(swept):
     assert {"acc/in_mean", "acc/out_std", "lira/auc", "time/training_s"} <= set(record["metrics"])
 
 
+def test_attacks_have_records_pair_by_pair_that_agree_with_the_figures(swept):
+    folder, _, result = swept
+    attacks = read_attacks(folder / "out")
+    assert attacks == result.attacks
+    found = {attack.key: attack for attack in attacks}
+    scored = [r for r in result.records if "ulira.privacy/acc" in r.metrics]
+    assert {record.attack["scores"] for record in scored} == found.keys()
+    for record in scored:
+        attack = found[record.attack["scores"]]
+        assert attack.bank == record.attack["bank"]
+        assert (2 * attack.pairs, attack.examples) == (6, 32)
+        assert attack.hit_matrix().mean() == pytest.approx(record.metrics["ulira.privacy/acc"])
+    assert all(attacks[0].is_paired_with(other) for other in attacks)
+
+
 def test_a_sweep_without_attack_has_no_figures_of_one(tmp_path, tracking_uri):
     spec = attack_spec(0, methods=["identity"])
     result = run_sweep(spec, toy_options(tmp_path, tracking_uri=tracking_uri))
     for record in result.records:
         assert record.attack == {}
         assert not [n for n in record.metrics if n.startswith(("ulira", "rmia", "mia.population"))]
+    assert not (tmp_path / "out" / "attacks.jsonl").exists()
     assert not {"shadow", "margins", "ulira"} & {
         name.partition("/")[0] for name in artifacts(tmp_path / "store")
     }
