@@ -60,25 +60,35 @@ function rowPasses(row) {
   return passes(row.recipe, state.recipe) && (!isMethod || `${row.method} ${row.recipe}`.toLowerCase().includes(wanted));
 }
 
+/** What a column is switched with: those of a group that are not shown at first apart. */
 function toggleOf(column) {
-  return slug(column.group || column.head);
+  const split = !column.primary && data.columns.some((one) => one.primary && one.group && one.group === column.group);
+  return slug(column.group || column.head) + (split ? "-more" : "");
 }
 
 function slug(words) {
   return words.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
 }
 
-/** Words such as the method's name are always shown; so is what is switched on. */
+/** The names of rows, and other words beside them, are always shown. */
+function isFixed(column) {
+  return column.primary && !column.numeric;
+}
+
 function columnShown(column) {
   const toggle = toggleOf(column);
-  return !column.numeric || (column.primary ? !state.hide.has(toggle) : state.show.has(toggle));
+  return isFixed(column) || (column.primary ? !state.hide.has(toggle) : state.show.has(toggle));
 }
 
 // ---- tables ------------------------------------------------------------------------------------
 
+/** References keep their places on top, and what is not known goes last, in either direction; equals stay. */
 const compare = (sign) => (a, b) => {
-  if (a === null || b === null) return (a === null) - (b === null); // not known: last either way
-  return sign * (typeof a === "string" ? a.localeCompare(b) : a - b);
+  if (a.place !== b.place) return a.place - b.place;
+  const [x, y] = [a.value, b.value];
+  const known = (x === null) - (y === null);
+  if (known || x === null) return known || a.row - b.row;
+  return sign * (typeof x === "string" ? x.localeCompare(y) : x - y) || a.row - b.row;
 };
 
 class Section {
@@ -99,7 +109,7 @@ class Section {
       el("div", { class: "wide", tabindex: "0", role: "region", "aria-labelledby": `head-${table.id}` }, frame),
       ...(notes.length ? [el("ul", { class: "notes" }, notes)] : []),
       ...(reasons.length ? [el("h3", {}, words.reasons), el("ul", { class: "reasons" }, reasons)] : []),
-      ...(table.figures.length ? table.figures.map(figure) : [el("p", { class: "soft" }, words.no_figure)]));
+      ...table.figures.map(figure));
     this.grid = this.makeGrid(frame);
     body.style.minHeight = "";
     for (const row of table.rows) if (state.open.has(row.id)) this.open(row, true);
@@ -111,20 +121,21 @@ class Section {
     const places = table.rows.map((row, i) => (row.kind === "reference" || row.kind === "noise floor" ? i : table.rows.length));
     const grid = new DataTable(frame, {
       data: table.rows.map((_, i) => i),
-      columns: [
-        { data: null, type: "value", visible: false, searchable: false, render: (i) => places[i] },
-        ...columns.map((column, c) => ({
-          data: null,
-          type: "value",
-          visible: columnShown(column),
-          cellType: c ? "td" : "th",
-          className: [column.numeric ? "" : "word", starts(columns, c) ? "start" : ""].join(" ").trim(),
-          createdCell: c ? undefined : (cell) => cell.setAttribute("scope", "row"),
-          render: (i, kind) => (kind === "display" ? this.cell(column, c, i, strips) : sortValue(table.cells[c], column, i)),
-        })),
-      ],
+      columns: columns.map((column, c) => ({
+        data: null,
+        type: "value",
+        visible: columnShown(column),
+        cellType: c ? "td" : "th",
+        className: [column.numeric ? "" : "word", starts(columns, c) ? "start" : ""].join(" ").trim(),
+        createdCell: c ? undefined : (cell) => cell.setAttribute("scope", "row"),
+        render: (i, kind) => {
+          if (kind === "display") return this.cell(column, c, i, strips);
+          const { text, value } = table.cells[c];
+          return kind === "sort" ? { place: places[i], row: i, value: (column.numeric ? value : text)[i] } : text[i];
+        },
+      })),
       paging: false, info: false, autoWidth: false,
-      order: this.order(), orderFixed: { pre: [[0, "asc"]] },
+      order: this.order(),
       layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
       language: { emptyTable: "no rows", zeroRecords: "no rows" },
       createdRow: (line, i) => {
@@ -142,14 +153,14 @@ class Section {
   order() {
     const [id, direction] = state.sort.split(":");
     const place = this.columns.findIndex((column) => column.id === id);
-    return place < 0 ? [] : [[place + 1, direction === "desc" ? "desc" : "asc"]];
+    return place < 0 ? [] : [[place, direction === "desc" ? "desc" : "asc"]];
   }
 
   /** A reader sorted this table; the others follow. */
   sorted() {
     if (Section.following) return;
-    const [first] = this.grid.order().filter(([place]) => place > 0);
-    state.sort = first && first[1] ? `${this.columns[first[0] - 1].id}:${first[1]}` : "";
+    const [first] = this.grid.order();
+    state.sort = first?.[1] ? `${this.columns[first[0]].id}:${first[1]}` : "";
     writeState();
     Section.following = true;
     for (const other of sections) if (other !== this && other.grid) other.grid.order(other.order()).draw();
@@ -159,15 +170,16 @@ class Section {
   cell(column, c, i, strips) {
     const [cells, row] = [this.table.cells[c], this.table.rows[i]];
     if (c === 0) return this.name(row);
-    if (!column.numeric) return el("span", { class: /failed|not run/.test(cells.text[i]) ? "some" : "" }, cells.text[i]);
     const [spread, beside, mark] = ["spread", "beside", "mark"].map((part) => cells[part]?.[i]);
+    const sign = mark ? el("abbr", { title: data.marks[mark] }, ` ${mark}`) : null;
+    if (!column.numeric) return el("span", { class: /failed|not run/.test(cells.text[i]) ? "some" : "" }, cells.text[i], sign);
     const number = [cells.text[i], spread ? el("span", { class: "spread" }, ` ${spread}`) : null];
     const strip = cells.strip?.[i];
     return el("div", { class: "cell" },
       strip ? stripOf(strip, strips) : null,
       el("div", {},
         mark === "✗" ? el("s", {}, number) : number,
-        mark ? el("abbr", { title: data.marks[mark] }, ` ${mark}`) : null,
+        sign,
         beside ? el("small", {}, beside) : null));
   }
 
@@ -195,7 +207,7 @@ class Section {
     this.element.hidden = !this.matches();
     if (!this.grid) return;
     this.columns.forEach((column, c) => {
-      const one = this.grid.column(c + 1);
+      const one = this.grid.column(c);
       if (one.visible() !== columnShown(column)) one.visible(columnShown(column), false);
     });
     Section.following = true;
@@ -222,14 +234,9 @@ function starts(columns, c) {
   return Boolean(columns[c].group) && columns[c - 1]?.group !== columns[c].group;
 }
 
-function sortValue(cells, column, i) {
-  return column.numeric ? cells.value[i] : cells.text[i];
-}
-
 /** Two rows of headings: groups, and the columns in them. */
 function head(columns) {
   const [above, below] = [el("tr"), el("tr")];
-  above.append(el("th", { scope: "col", rowspan: 2 }, "place"));
   columns.forEach((column, c) => {
     if (!column.group) {
       above.append(el("th", { scope: "col", rowspan: 2, class: column.numeric ? "" : "word" }, column.head, sub(column)));
@@ -282,10 +289,12 @@ function makeControls() {
     if (specs.length > 1) $("filters").append(el("label", {}, el("span", {}, label), " ", select(name, specs)));
   }
   const toggles = new Map();
-  for (const column of data.columns.filter((one) => one.numeric)) {
-    const found = toggles.get(toggleOf(column)) ?? { name: column.group || column.head, primary: column.primary };
+  for (const column of data.columns.filter((one) => !isFixed(one))) {
+    const found = toggles.get(toggleOf(column)) ?? { name: column.group || column.head, primary: column.primary, heads: [] };
+    found.heads.push(column.head);
     toggles.set(toggleOf(column), found);
   }
+  for (const [id, one] of toggles) if (id.endsWith("-more")) one.name += `: ${one.heads.join(", ")}`;
   const boxes = (primary) => [...toggles].filter(([, one]) => one.primary === primary).map(([id, one]) =>
     el("label", {}, el("input", { type: "checkbox", name: "column", value: id }), " ", one.name));
   const more = boxes(false);
@@ -358,7 +367,7 @@ function setControls() {
     if (control.tagName === "SELECT" && control.selectedIndex < 0) control.value = state[name] = "";
   }
   for (const box of $("bar").querySelectorAll("[name=column]")) {
-    const column = data.columns.find((one) => one.numeric && toggleOf(one) === box.value);
+    const column = data.columns.find((one) => !isFixed(one) && toggleOf(one) === box.value);
     box.checked = columnShown(column);
   }
 }
@@ -377,11 +386,14 @@ function changed() {
 function follow() {
   root.dataset.theme = state.theme;
   for (const section of sections) section.follow();
-  for (const line of document.querySelectorAll(".standings tbody tr")) {
-    line.hidden = !rowPasses({ kind: "method", ...line.dataset });
+  for (const line of document.querySelectorAll(".over > tbody > tr")) {
+    line.hidden = !rowPasses({ ...line.dataset });
   }
   for (const item of document.querySelectorAll(".contents [data-task]")) {
     item.hidden = sections[item.dataset.task].element.hidden;
+  }
+  for (const section of document.querySelectorAll(".by-class")) {
+    section.hidden = !passes(section.dataset.dataset, state.dataset) || !passes(section.dataset.model, state.model);
   }
   const shown = sections.filter((section) => !section.element.hidden);
   $("nothing").hidden = shown.length > 0;

@@ -99,7 +99,9 @@ def test_the_first_number_is_ulira_with_its_interval_and_its_null_band():
     # 1.96 * 0.006 = 0.01176
     assert cells["U-LIRA % (null band)"] == ("57.4", 0.574, "± 1.2", NULL, "")
     assert cells["U-LIRA AUC"] == ("0.614", pytest.approx(0.614), "± 0.020", "", "")
-    assert f"| 57.4 ± 1.2 ({NULL}) | 0.614 ± 0.020 | 5.5 | 0.005 |" in re.sub(" +", " ", text(*records))
+    assert f"| 57.4 ± 1.2 ({NULL}) | 0.614 ± 0.020 | 5.5 | 0.005 |" in re.sub(
+        " +", " ", text(*records)
+    )
 
 
 def test_the_figures_of_a_row_are_taken_once_and_not_averaged_over_seeds():
