@@ -26,7 +26,9 @@ from .reproduce import FILE
 from .tablecell import MARKS
 
 # in this order they are one script
-SCRIPTS = ("leaderboard_chart.js", "leaderboard_evidence.js", "leaderboard_page.js")
+SCRIPTS = tuple(
+    f"leaderboard_{part}.js" for part in ("chart", "evidence", "state", "table", "controls", "page")
+)
 
 
 def html(
