@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from .attack_rows import ACC, figure, plain_rows
+from .errors import InputError
 from .leaderboard import Leaderboard, Table
 from .spec_string import parse_spec
 from .tablecell import Row, known
@@ -66,7 +67,10 @@ def class_breakdowns(board: Leaderboard) -> list[ClassBreakdown]:
 
 def single_class(scenario: str) -> str | None:
     """The class that a scenario forgets; None if it is of another kind or has several classes."""
-    name, params = parse_spec(scenario)
+    try:
+        name, params = parse_spec(scenario)
+    except InputError:  # a record may say anything
+        return None
     classes = params.get("classes", [0])  # `class` alone is class 0
     classes = classes if isinstance(classes, list) else [classes]
     return str(classes[0]) if name == "class" and len(classes) == 1 else None

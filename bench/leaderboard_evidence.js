@@ -53,10 +53,12 @@ function classesPart(data, table, row) {
   const found = data.classes.find((one) => one.dataset === table.dataset && one.model === table.model);
   const of = found?.rows[`${row.recipe}\t${row.method}`];
   if (!of) return null;
-  const names = [...found.classes, "mean", "worst"];
-  const lines = of.map((line, i) => [names[i], ...line.map((value, n) => percent(value, n === 1 || n === 3 ? 2 : 1))]);
+  const cell = (value, n) => (Array.isArray(value)
+    ? [cell(value[0], n), value[1] ? el("small", {}, value[1]) : null]
+    : percent(value, n === 1 || n === 3 ? 2 : 1));
+  const lines = of.map(([name, ...values]) => [name, ...values.map(cell)]);
   return part("classes", "Each class that was forgotten",
-    scrolling("Each class", plainTable("One task for each class; worst: the largest of the column", CLASS_HEADS, lines, "totals")));
+    scrolling("Each class", plainTable("One task for each class; small below the worst, its class", CLASS_HEADS, lines, "totals")));
 }
 
 function rocPart(data, table, row) {

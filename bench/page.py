@@ -16,15 +16,19 @@ from .attack_notes import ranking
 from .columns import facts, legend, provenance
 from .figures import Drawing
 from .leaderboard import Leaderboard
-from .markdown import NO_FIGURE, REASONS, TITLE
+from .markdown import BY_CLASS, OVER_TASKS, REASONS, TITLE
 from .page_data import packed, page_data, table_id
+from .page_tables import MEAN_RANK, class_blocks, standings_block
+from .published import published_columns, published_legend
+from .rank_columns import LEGEND as RANK_LEGEND
 from .record import Record
 from .reproduce import FILE
-from .standings import Standings
-from .tablecell import known
+from .tablecell import MARKS
 
 # in this order they are one script
-SCRIPTS = ("leaderboard_chart.js", "leaderboard_evidence.js", "leaderboard_page.js")
+SCRIPTS = tuple(
+    f"leaderboard_{part}.js" for part in ("chart", "evidence", "state", "table", "controls", "page")
+)
 
 
 def html(
@@ -50,6 +54,8 @@ def html(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["code"] = _code_elements
+    columns = [column for table in board.tables for column in published_columns(table)]
     page = environment.from_string(_file("leaderboard_page.html")).render(
         title=TITLE,
         style=_file("leaderboard_page.css"),
@@ -57,11 +63,16 @@ def html(
         numbers=_numbers(board, records),
         provenance=provenance(board),
         ranking=_code_elements(ranking(board)),
-        standings=_standings(board),
+        standings=standings_block(board),
+        classes=class_blocks(board),
+        rank_legend=RANK_LEGEND,
+        mean_rank=MEAN_RANK,
+        marks=MARKS,
+        heads={"over_tasks": OVER_TASKS, "by_class": BY_CLASS},
         tables=tables,
         contents=_contents(tables),
-        legend=legend(board),
-        words={"no_figure": NO_FIGURE, "reasons": REASONS, "sweep_file": FILE},
+        legend=legend(board) | published_legend(columns),
+        words={"reasons": REASONS, "sweep_file": FILE},
         datatables=packed(Path(itables.options.dt_bundle).read_text(encoding="utf-8")),
         data=packed(page_data(board, drawings, records, overall, spec)),
     )
@@ -105,46 +116,6 @@ def _contents(tables: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str
 
 def _one(name: str) -> str:
     return name.removesuffix("s")
-
-
-def _standings(board: Leaderboard) -> dict[str, Any] | None:
-    """The ranking over tasks for the page; None where there is none."""
-    standings = board.standings
-    if standings is None or not standings.rows:
-        return None
-    last = max(len(standings.rows), 2)
-    bars = [
-        [100 * (place - 1) / (last - 1) for place in (row.rank_lo, row.mean_rank, row.rank_hi)]
-        for row in standings.rows
-    ]
-    return {
-        "rows": list(zip(standings.rows, bars, strict=True)),
-        "recipes": len({row.recipe for row in standings.rows}) > 1,
-        "tasks": len(standings.tasks),
-        "left_out": standings.left_out,
-        "distinguishable": _distinguishable(standings),
-    }
-
-
-def _distinguishable(standings: Standings) -> str:
-    """Whether the mean ranks differ by more than chance gives, in one sentence."""
-    p, apart = standings.friedman_p, standings.critical_difference
-    if not known(p):
-        return (
-            "Whether the methods can be told apart was not tested: that takes two tasks and "
-            "three methods."
-        )
-    shown = f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
-    if p >= 0.05:
-        return (
-            f"Over these tasks the methods cannot be told apart as a whole (Friedman's test, "
-            f"{shown}): read the order as an order of this sweep, not as a finding."
-        )
-    reach = f", and two of them differ where their mean ranks are {apart:.2f} apart or more"
-    return (
-        f"The methods differ by more than chance (Friedman's test, {shown})"
-        f"{reach if known(apart) else ''} (Nemenyi, 95 %)."
-    )
 
 
 def _code_elements(text: str) -> Markup:

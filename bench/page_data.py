@@ -16,13 +16,12 @@ from .columns import columns_of, cost_lines, facts, reason_head
 from .figures import Drawing
 from .keys import content_key
 from .leaderboard import Leaderboard, Table
+from .published import published_columns
 from .record import Record
 from .row_evidence import Evidence
 from .shared_values import SharedValues, rounded
 from .tablecell import MARKS, Cell, Column, Row
 
-# Columns that are shown at first; the others can be switched on.
-PRIMARY = {"U-LIRA %", "RMIA", "forget %", "test %", "unlearn s", "speed-up", "place"}
 _PARTS = ("spread", "beside", "mark")
 
 
@@ -77,12 +76,6 @@ def table_id(table: Table) -> str:
     return content_key("table", task=[table.dataset, table.model, table.scenario])[:8]
 
 
-def is_primary(column: Column) -> bool:
-    """Whether a column is shown at first."""
-    # HOOK: when all columns say themselves whether they are primary, the list is not needed
-    return column.primary or not column.numeric or (column.group or column.head) in PRIMARY
-
-
 def _table(
     table: Table,
     board: Leaderboard,
@@ -90,8 +83,8 @@ def _table(
     evidence: Evidence,
     found: dict[tuple[str, str], dict[str, Any]],
 ) -> dict[str, Any]:
-    columns, rows = columns_of(table, board), plain_rows(table.rows)
-    name = table_id(table)
+    columns = [*columns_of(table, board), *published_columns(table)]
+    rows, name = plain_rows(table.rows), table_id(table)
     for column in columns:
         key = (column.group, column.head)
         if key not in found:
@@ -129,7 +122,7 @@ def _column(column: Column) -> dict[str, Any]:
         "head": column.head,
         "sub": column.sub,
         "numeric": column.numeric,
-        "primary": is_primary(column),
+        "primary": column.primary,
     }
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .attack_rows import ACC, figure, plain_rows
+from .attack_rows import ACC, plain_rows
 from .cell_frame import cell_frame, labels_of
+from .class_breakdown import class_breakdowns
 from .errors import InputError
 from .leaderboard import Leaderboard, Table
 from .record import Record, latest_by_key
 from .reproduce import reproduce
 from .shared_values import SharedValues, rounded
-from .spec_string import parse_spec
 from .table_rows import shown_name
-from .tablecell import known
 
 SHORT_KEY = 12
 CURVE_POINTS = 60
@@ -28,8 +27,6 @@ SEED_NUMBERS = (
     "speedup",
 )
 CLASS_NUMBERS = ("forget_acc", "gap_forget_acc", "test_acc", "gap_test_acc", ACC)
-# of these more is worse, so that a worst class can be named
-_WORSE_ABOVE = ("gap_forget_acc", "gap_test_acc", ACC)
 
 
 class Evidence:
@@ -44,8 +41,9 @@ class Evidence:
     Attributes:
         attacks: Of each attack that a row names: `fpr` (a shared list) and `tpr` of its ROC, and
             the ids of the most exposed examples with how often the attack is right on them.
-        classes: For each dataset and model with several single-class tasks, the classes, and for
-            each recipe and method the numbers of `CLASS_NUMBERS` by class, with mean and worst.
+        classes: For each dataset and model with several single-class tasks, `rows`: for `recipe`
+            and `method`, a tab between, lines of a class and its `CLASS_NUMBERS`, then their mean,
+            and of each the worst with its class.
     """
 
     def __init__(
@@ -129,54 +127,25 @@ class Evidence:
 
 def class_tables(board: Leaderboard) -> list[dict[str, Any]]:
     """Numbers by class, where several tasks forget one class each of one dataset and model."""
-    tasks: dict[tuple[str, str], dict[str, Table]] = {}
-    for table in board.tables:
-        if (name := _single_class(table.scenario)) is not None:
-            tasks.setdefault((table.dataset, table.model), {})[name] = table
-    return [
-        {"dataset": dataset, "model": model, "classes": list(found), "rows": _by_class(found)}
-        for (dataset, model), found in tasks.items()
-        if len(found) > 1
-    ]
-
-
-def _by_class(tables: Mapping[str, Table]) -> dict[str, list[list[Any]]]:
-    """For `recipe` and `method`, tab between: a line for each class, then mean and worst."""
-    lines: dict[str, dict[str, list[float]]] = {}
-    for name, table in tables.items():
-        for row in plain_rows(table.rows):
-            if row["kind"] != "noise floor":
-                numbers = [figure(row, _mean_name(number)) for number in CLASS_NUMBERS]
-                lines.setdefault(f"{row['recipe']}\t{row['method']}", {})[name] = numbers
-    found = {}
-    for row_name, by_class in lines.items():
-        columns = [
-            [value for value in column if known(value)]
-            for column in zip(*by_class.values(), strict=True)
-        ]
-        mean = [sum(column) / len(column) if column else None for column in columns]
-        worst = [
-            max(column) if column and name in _WORSE_ABOVE else None
-            for name, column in zip(CLASS_NUMBERS, columns, strict=True)
-        ]
-        of_classes = [by_class.get(name, [None] * len(CLASS_NUMBERS)) for name in tables]
-        found[row_name] = [[rounded(v, 4) for v in line] for line in (*of_classes, mean, worst)]
+    found = []
+    for breakdown in class_breakdowns(board):
+        rows: dict[str, list[list[Any]]] = {}
+        for row in plain_rows(breakdown.rows):
+            line = [row["class"], *(rounded(row[name], 4) for name in CLASS_NUMBERS)]
+            rows.setdefault(_row_name(row), []).append(line)
+        for row in plain_rows(breakdown.summary):
+            mean = [rounded(row[f"{name}_mean"], 4) for name in CLASS_NUMBERS]
+            worst = [
+                [rounded(row[f"{name}_worst"], 4), row[f"{name}_worst_class"]]
+                for name in CLASS_NUMBERS
+            ]
+            rows[_row_name(row)] += [["mean", *mean], ["worst", *worst]]
+        found.append({"dataset": breakdown.dataset, "model": breakdown.model, "rows": rows})
     return found
 
 
-def _mean_name(number: str) -> str:
-    return number if number.startswith("gap_") or number == ACC else f"{number}_mean"
-
-
-def _single_class(scenario: str) -> str | None:
-    """The class of a scenario that forgets exactly one."""
-    try:
-        name, params = parse_spec(scenario, "scenario")
-    except InputError:  # a record may say anything
-        return None
-    classes = params.get("classes")
-    one = name == "class" and isinstance(classes, list) and len(classes) == 1
-    return str(classes[0]) if one and set(params) == {"classes"} else None
+def _row_name(row: Mapping[str, Any]) -> str:
+    return f"{row['recipe']}\t{row['method']}"
 
 
 def _facts(record: Record) -> str:

@@ -9,6 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from unlearnbench.bench.leaderboard import build
+from unlearnbench.bench.page import html
+
+from .made_records import made_records
+
+TABLES = "section.task table.leaderboard"
+NAMES = "tbody th[scope=row] .name"
 CHROMIUM = Path("/usr/bin/chromium")
 
 
@@ -49,3 +56,29 @@ def opened(browser, folder, state="", **options):
     context.close()
     assert messages == []
     assert [url for url in requests if not url.startswith(("file:", "blob:", "data:"))] == []
+
+
+def write_page(folder, records, banks=(), attacks=()):
+    """The page alone, without figures, which take longest to make."""
+    board = build(records, banks, attacks)
+    text = html(board, [[] for _ in board.tables], records)
+    (folder / "leaderboard.html").write_text(text, encoding="utf-8")
+
+
+def written(folder, *args, **options):
+    write_page(folder, *made_records(*args, **options))
+    return folder
+
+
+def choice(page, name):
+    return page.get_by_role("combobox", name=name)
+
+
+def names(page, number=0):
+    return page.locator(TABLES).nth(number).locator(NAMES)
+
+
+def failed(record):
+    return record.model_copy(
+        update={"status": "failed", "reason": "diverged", "metrics": {}, "attack": {}}
+    )

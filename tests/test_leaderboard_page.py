@@ -2,14 +2,16 @@
 
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from unlearnbench.bench.attack_columns import BAND_DASH
+from unlearnbench.bench.attack_rows import ACC
+from unlearnbench.bench.class_breakdown import class_breakdowns
 from unlearnbench.bench.leaderboard import build
 from unlearnbench.bench.page import html
+from unlearnbench.bench.rank_notes import standings_notes
 from unlearnbench.bench.record import Record
 from unlearnbench.bench.render import write_leaderboard
 from unlearnbench.bench.sweep_files import LEADERBOARD_FILES
@@ -239,20 +241,22 @@ def test_the_standings_are_on_the_page_without_its_script():
     found = made_records(3, 2, 3)
     board = build(*found)
     text = html(board, [[] for _ in board.tables], found.records)
-    assert board.standings is not None
     shown = " ".join("".join(Page(text).shown).split())
-    assert "Ranking over 3 tasks" in shown
-    first = board.standings.rows[0]
-    assert f"{first.method} {first.borda:.1f} {first.mean_rank:.1f}" in shown
+    assert board.standings is not None
+    for row in board.standings.rows:
+        place = f"{'=' if row.tied else ''}{row.place}"
+        assert f"{row.method} {place} {row.borda:g} {row.mean_rank:.2f} {row.rank_lo:.2f}" in shown
+    for note in standings_notes(board.standings):
+        assert note in shown
 
 
-@pytest.mark.parametrize(
-    ("p", "says"),
-    [(0.2, "cannot be told apart"), (0.01, "2.50 apart or more"), (float("nan"), "not tested")],
-)
-def test_the_page_says_whether_methods_can_be_told_apart(p, says):
-    found = made_records(3, 2, 3)
+def test_classes_are_on_the_page_with_their_worst():
+    found = made_records(3, 2, 2)
     board = build(*found)
-    standings = replace(board.standings, friedman_p=p, critical_difference=2.5)
-    text = html(replace(board, standings=standings), [[] for _ in board.tables])
-    assert says in " ".join("".join(Page(text).shown).split())
+    text = html(board, [[] for _ in board.tables], found.records)
+    shown = " ".join("".join(Page(text).shown).split())
+    [breakdown] = class_breakdowns(board)
+    last = breakdown.summary.iloc[-1]
+    mean, worst = 100 * last[f"{ACC}_mean"], 100 * last[f"{ACC}_worst"]
+    wanted = f"{last['method']} 2 {mean:.1f} {worst:.1f} {last[f'{ACC}_worst_class']}"
+    assert wanted in shown

@@ -23,7 +23,8 @@ REPOSITORY = Path(__file__).parents[1]
 ROOMS = ("bench", "methods", "datasets")
 DATA_FILES = {"py.typed", "quickstart.toml", "osp-ablations.toml", "svd-options.toml",
               "leaderboard_page.html", "leaderboard_page.css", "leaderboard_page.js",
-              "leaderboard_chart.js", "leaderboard_evidence.js",
+              "leaderboard_chart.js", "leaderboard_evidence.js", "leaderboard_state.js",
+              "leaderboard_table.js", "leaderboard_controls.js",
               "leaderboard_table.tex", "published.toml"}  # fmt: skip
 # third parties behind one door each; `bench/patches.py` asks timm how it pads
 DOORS = {
