@@ -17,6 +17,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     from .figures import FigureChoice
     from .sweep_records import SweepRecords
+    from .tracking_reader import Fetched
 
 QUICKSTART = Path("results", "quickstart")
 MERGED = Path("results", "merged")
@@ -37,7 +38,7 @@ _folder = click.Path(path_type=Path)
     type=click.Choice(["auto", "all", "none"]),
     default="auto",
     show_default=True,
-    help="auto draws the first 8 tables and all together, all every table.",
+    help="auto draws every table, up to 12, and all together; all draws more than 12.",
 )
 @click.option("--from-mlflow", metavar="URI", help="Take the records from this MLflow server.")
 @click.option("--experiment", metavar="NAME", help="With --from-mlflow: name of the sweep.")
@@ -60,6 +61,7 @@ def leaderboard(
     """  # noqa: D301 - click wants the character itself
     with friendly_errors():
         from .render import write_leaderboard
+        from .sweep_files import write_description
         from .sweep_records import write_folder
         from .terminal import terminal_table
 
@@ -68,15 +70,18 @@ def leaderboard(
                 "`--from-mlflow URI` and `--experiment NAME` belong together: give both or none."
             )
         if from_mlflow is not None and experiment is not None:
-            folder, found = _fetched(from_mlflow, experiment, folders, out)
+            folder, (found, spec) = _fetched(from_mlflow, experiment, folders, out)
             notes: tuple[str, ...] = ()
         else:
             folder, found, notes = _read(folders or (QUICKSTART,), out)
+            spec = None
         if not found.records:
             raise InputError(f"`{folder / 'records.jsonl'}` holds no records.")
         try:
             if from_mlflow is not None or len(folders) > 1 or out is not None:
                 write_folder(folder, found)
+            if spec is not None:
+                write_description(folder, {"spec": spec})
             write_leaderboard(
                 found.records,
                 folder,
@@ -143,7 +148,7 @@ def _read(
 
 def _fetched(
     uri: str, experiment: str, folders: tuple[Path, ...], out: Path | None
-) -> tuple[Path, SweepRecords]:
+) -> tuple[Path, Fetched]:
     """The same from an MLflow server."""
     from .tracking_reader import fetch_sweep
     from .tracking_uri import redact, slug
@@ -152,9 +157,9 @@ def _fetched(
     if len(wanted) > 1:
         raise InputError("with `--from-mlflow`, one folder says where the leaderboard goes.")
     folder = wanted[0] if wanted else Path("results", "from-mlflow", slug(experiment))
-    found = fetch_sweep(uri, experiment)
-    _check_nothing_is_lost(folder, found, f"at `{redact(uri)}`")
-    return folder, found
+    fetched = fetch_sweep(uri, experiment)
+    _check_nothing_is_lost(folder, fetched.found, f"at `{redact(uri)}`")
+    return folder, fetched
 
 
 def _check_nothing_is_lost(folder: Path, found: SweepRecords, where: str) -> None:

@@ -28,7 +28,7 @@ __all__ = [
 ]
 FigureChoice = Literal["auto", "all", "none"]
 # figures of one table take a second or two; a leaderboard may have a hundred tables
-TABLES = 8
+TABLES = 12
 
 
 class Drawings(NamedTuple):
@@ -58,13 +58,12 @@ def all_drawings(board: Leaderboard, figures: FigureChoice = "auto") -> Drawings
 
     Args:
         board: The leaderboard.
-        figures: `auto` draws the first 8 tables and all tables together; `all` every table;
-            `none` nothing.
+        figures: `auto` draws every table, up to 12 of them, and all tables together; where there
+            are more, only the latter. `all` draws every table in any case, `none` nothing.
     """
     names = numbered([file_name(t.dataset, t.model, t.scenario) for t in board.tables])
-    most = {"auto": TABLES, "all": len(board.tables), "none": 0}[figures]
-    of_tables = [table_drawings(table, board) for table in board.tables[:most]]
-    of_tables += [[] for _ in board.tables[most:]]
+    each = figures == "all" or (figures == "auto" and len(board.tables) <= TABLES)
+    of_tables = [table_drawings(table, board) if each else [] for table in board.tables]
     return Drawings(names, of_tables, [] if figures == "none" else board_drawings(board))
 
 

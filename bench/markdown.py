@@ -20,8 +20,8 @@ from .terminal import grid
 
 TITLE = "Unlearning leaderboard"
 NO_FIGURE = (
-    "No figure: nothing here can be drawn, or the table is beyond the first ones, which are drawn "
-    "unless all are asked for."
+    "No figure: nothing here can be drawn, or there are so many tables that each is drawn only on "
+    "request (`--figures all`)."
 )
 REASONS = "What is missing, and why"
 OVER_TASKS = "Ranking over tasks"

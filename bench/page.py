@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 import itables.options
 import jinja2
-from markupsafe import Markup, escape
 
 from .attack_notes import ranking
+from .code_marks import code_elements
 from .columns import facts, legend, provenance
 from .figures import Drawing
 from .leaderboard import Leaderboard
@@ -54,7 +53,7 @@ def html(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["code"] = _code_elements
+    environment.filters["code"] = code_elements
     columns = [column for table in board.tables for column in published_columns(table)]
     page = environment.from_string(_file("leaderboard_page.html")).render(
         title=TITLE,
@@ -62,7 +61,7 @@ def html(
         script="\n".join(map(_file, SCRIPTS)),
         numbers=_numbers(board, records),
         provenance=provenance(board),
-        ranking=_code_elements(ranking(board)),
+        ranking=code_elements(ranking(board)),
         standings=standings_block(board),
         classes=class_blocks(board),
         rank_legend=RANK_LEGEND,
@@ -116,13 +115,3 @@ def _contents(tables: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str
 
 def _one(name: str) -> str:
     return name.removesuffix("s")
-
-
-def _code_elements(text: str) -> Markup:
-    """The text for HTML, with what stands in backquotes as code."""
-    parts = re.split(r"`([^`]*)`", text)
-    marked = (
-        Markup("<code>{}</code>").format(part) if i % 2 else escape(part)
-        for i, part in enumerate(parts)
-    )
-    return Markup("").join(marked)

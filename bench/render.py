@@ -16,6 +16,7 @@ from .leaderboard_json import leaderboard_json, leaderboard_schema
 from .markdown import markdown
 from .page import html
 from .record import Record
+from .sweep_files import read_description
 
 
 def write_leaderboard(
@@ -27,15 +28,15 @@ def write_leaderboard(
 ) -> list[Path]:
     """Write the leaderboard in every form, and `figures/*.{svg,png}`, into a folder.
 
-    The same records give the same bytes.
+    The same records, and the same `spec.json` if the folder has one, give the same bytes.
 
     Args:
         records: The cells of one sweep or several.
         out: The folder; made if it is not there.
         banks: The shadow models that attacked them, where their facts are known.
         attacks: What the attacks found pair by pair, where it is known.
-        figures: `auto` draws the first 8 tables and all tables together; `all` every table;
-            `none` nothing.
+        figures: `auto` draws every table, up to 12 of them, and all tables together; where there
+            are more, only the latter. `all` draws every table in any case, `none` nothing.
 
     Returns:
         The files written.
@@ -53,7 +54,8 @@ def write_leaderboard(
     files[out / "leaderboard.tex"] = latex(board, names).encode()
     files[out / "leaderboard.json"] = leaderboard_json(board).encode()
     files[out / "leaderboard.schema.json"] = leaderboard_schema().encode()
-    files[out / "leaderboard.html"] = html(board, of_tables, records, overall).encode()
+    spec = read_description(out).get("spec")
+    files[out / "leaderboard.html"] = html(board, of_tables, records, overall, spec).encode()
     for path, content in files.items():
         write_bytes_atomically(path, content)
     return list(files)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -31,7 +31,19 @@ CONNECTIONS = 8  # a server takes some milliseconds for every record
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def fetch_sweep(uri: str, experiment: str) -> SweepRecords:
+class Fetched(NamedTuple):
+    """What an experiment holds of its sweep.
+
+    Attributes:
+        found: The records.
+        spec: The sweep as it was last asked for; None where it was logged by an older version.
+    """
+
+    found: SweepRecords
+    spec: dict[str, Any] | None
+
+
+def fetch_sweep(uri: str, experiment: str) -> Fetched:
     """Fetch the records of a sweep's cells, shadow banks and attacks, in the order of its tables.
 
     Cells that have left the sweep are left out. Where the runs of several stores are in one
@@ -76,16 +88,17 @@ def _fetch(
     experiment_id: str,
     uri: str,
     experiment: str,
-) -> SweepRecords:
+) -> Fetched:
     parents = sorted(_search(client, experiment_id, "sweep"), key=lambda run: run.info.start_time)
     runs = {kind: _search(client, experiment_id, kind) for kind in ("cell", "bank")}
     records: list[Record] = []
     banks: dict[str, BankRecord] = {}
     attacks: dict[str, AttackRecord] = {}
+    spec: dict[str, Any] = {}
     with TemporaryDirectory() as folder:
         files = _Files(client, Path(folder))
         for parent in parents:
-            plan = files.plan(parent)
+            plan, spec = files.described(parent, "plan"), files.described(parent, "spec") or spec
             cells = files.read(_ordered(runs["cell"], parent, plan.get("cells")), Record)
             if (planned := len(plan.get("cells", []))) > len({cell.key for cell in cells}):
                 _log.warning(
@@ -104,7 +117,7 @@ def _fetch(
     records = latest_by_key(records)
     scored = dict.fromkeys(record.attack.get("scores") for record in records)
     paired = [attacks[key] for key in scored if key in attacks]
-    return SweepRecords(records, list(banks.values()), paired)
+    return Fetched(SweepRecords(records, list(banks.values()), paired), spec or None)
 
 
 def _ordered(runs: Iterable[Any], parent: Any, plan: list[Any] | None) -> list[Any]:  # noqa: ANN401
@@ -144,12 +157,12 @@ class _Files:
     def __init__(self, client: Any, folder: Path) -> None:  # noqa: ANN401
         self._client, self._folder = client, folder
 
-    def plan(self, parent: Any) -> dict[str, Any]:  # noqa: ANN401
-        """What the sweep was planned to be; empty where it was logged by an older version."""
+    def described(self, parent: Any, name: str) -> dict[str, Any]:  # noqa: ANN401
+        """What the sweep is, see `sweep_files`; empty where it was logged by an older version."""
         names = {info.path for info in self._client.list_artifacts(parent.info.run_id)}
-        if "plan.json" not in names:
+        if f"{name}.json" not in names:
             return {}
-        found = json.loads(self._download(parent.info.run_id, "plan.json"))
+        found = json.loads(self._download(parent.info.run_id, f"{name}.json"))
         return found if isinstance(found, dict) else {}
 
     def attacks(self, parent: Any) -> list[AttackRecord]:  # noqa: ANN401

@@ -20,6 +20,7 @@ from unlearnbench.bench import load_model, read_records
 from unlearnbench.bench.bank_record import read_banks
 from unlearnbench.bench.record import Record
 from unlearnbench.bench.store import Store
+from unlearnbench.bench.sweep_files import LEADERBOARD_FILES
 
 from .commands import NARROW as MODEL
 from .commands import TINY, call, shell, start
@@ -236,8 +237,7 @@ def test_the_parent_run_holds_spec_plan_environment_and_leaderboard(swept):
     assert [cell["key"] for cell in plan["cells"]] == [record.key for record in swept.records]
     environment = json.loads(text_of(uri, parent, "environment.json"))
     assert environment["hardware"] == swept.records[0].environment["hardware"]
-    names = {"leaderboard.md", "leaderboard.csv", "leaderboard.html", "records.jsonl",
-             "banks.jsonl", "attacks.jsonl"}  # fmt: skip
+    names = {*LEADERBOARD_FILES, "records.jsonl", "banks.jsonl", "attacks.jsonl"}
     assert files_of(uri, parent, "leaderboard") == {f"leaderboard/{name}" for name in names}
     assert parent.data.metrics["cells_ok"] == 6
 
@@ -288,8 +288,7 @@ def test_the_leaderboard_from_the_server_is_that_from_the_records(swept):
     assert (
         fetched.stdout.replace("Leaderboard: fetched", "Leaderboard: results/toy") == tables.stdout
     )
-    for name in ("records.jsonl", "banks.jsonl", "attacks.jsonl", "leaderboard.md",
-                 "leaderboard.csv", "leaderboard.html"):  # fmt: skip
+    for name in ("records.jsonl", "banks.jsonl", "attacks.jsonl", *LEADERBOARD_FILES):
         there = (swept.folder / "fetched" / name).read_bytes()
         assert there == (swept.results / name).read_bytes(), name
 
