@@ -53,7 +53,8 @@ def reproduce(records: Sequence[Record], spec: Mapping[str, Any] | None = None) 
     params: dict[str, Any] = next(iter(_filled(records, "hyperparameters")), {})
     training: dict[str, Any] = next(iter(_filled(records, "training")), {})
     unsaid = [f"`{key}`" for key, value in params.items() if _has_none(value)]
-    params = {key: value for key, value in params.items() if not _has_none(value)}
+    # records that come from a file have their keys sorted
+    params = {key: params[key] for key in sorted(params) if not _has_none(params[key])}
     probes, ulira, unknown = _switched_on(ordered, sweep)
     if "validation_fraction" not in training:
         unknown.insert(0, "the share of images held out for validation")
@@ -77,7 +78,7 @@ def reproduce(records: Sequence[Record], spec: Mapping[str, Any] | None = None) 
         }
     content |= {
         "probes": probes,
-        "training": {k: v for k, v in training.items() if k in TrainingSettings.model_fields},
+        "training": {k: training[k] for k in TrainingSettings.model_fields if k in training},
         "ulira": ulira,
     }
     said = {key: value for key, value in _without_none(content).items() if value not in ({}, [])}

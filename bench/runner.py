@@ -38,7 +38,7 @@ from .sweep_files import (
     known_environment,
     write_description,
 )
-from .sweep_records import SweepRecords, write_folder
+from .sweep_records import SweepRecords, read_folder, write_folder
 from .tracking import Tracker
 from .tracking_layout import trial_run
 from .tracking_memory import store_id
@@ -381,7 +381,9 @@ class _Reporter:
             write_folder(self.out, SweepRecords(records, banks, attacks))
             from .render import write_leaderboard
 
-            write_leaderboard(records, self.out, banks, attacks)
+            # what is rendered is what is on disk, so that rendering it again gives the same bytes
+            found = read_folder(self.out)
+            write_leaderboard(found.records, self.out, found.banks, found.attacks)
         written += [self.out / "attacks.jsonl"] if attacks else []
         wall_s = time.perf_counter() - began
         lanes = max(1, workers)

@@ -682,7 +682,7 @@ def test_extremes_name_the_ends_and_pass_over_what_is_not_known():
     assert extremes(["a", "b", "c"], [2.0, float("nan"), 1.0], "s") == "from 1.0 s (c) to 2.0 s (a)"
 
 
-def test_only_the_first_tables_are_drawn_unless_all_are_asked_for(monkeypatch, ten_tasks):
+def test_of_many_tables_each_is_drawn_only_if_all_are_asked_for(monkeypatch, ten_tasks):
     drawn = []
 
     def table_drawings(table, board):
@@ -692,7 +692,11 @@ def test_only_the_first_tables_are_drawn_unless_all_are_asked_for(monkeypatch, t
     overall = [Drawing("<svg/>", b"", "alt", "caption", "all-ranks")]
     monkeypatch.setattr("unlearnbench.bench.figures.table_drawings", table_drawings)
     monkeypatch.setattr("unlearnbench.bench.figures.board_drawings", lambda board: overall)
-    assert [len(of) for of in all_drawings(ten_tasks).of_tables] == [1] * 8 + [0] * 2
+    assert [len(of) for of in all_drawings(ten_tasks).of_tables] == [1] * 10
+    monkeypatch.setattr("unlearnbench.bench.figures.TABLES", 9)
+    found = all_drawings(ten_tasks)
+    assert [len(of) for of in found.of_tables] == [0] * 10
+    assert [name for name, _ in found.by_file()] == ["all-ranks"]
     everything = all_drawings(ten_tasks, "all")
     assert [len(of) for of in everything.of_tables] == [1] * 10
     # tasks of one dataset, architecture and kind are numbered
