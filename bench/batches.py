@@ -172,6 +172,11 @@ class ExampleSet:
         return self._pixels.labels[self._rows]
 
     @property
+    def generator(self) -> torch.Generator:
+        """What shuffles and augments."""
+        return self._generator
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height, width of every image."""
         channels, height, width = self._pixels.images.shape[1:]
@@ -186,18 +191,24 @@ class ExampleSet:
                 which BatchNorm refuses: it joins the batch before. Else the examples come in
                 order, as they are.
         """
-        order = self._rows
+        order = torch.arange(len(self))
         if training:
-            shuffled = torch.randperm(len(order), generator=self._generator)
-            order = order[shuffled.to(order.device)]
-        size = batch_size or self.batch_size
-        parts = [order[start : start + size] for start in range(0, len(order), size)]
-        if training and len(parts) > 1 and len(parts[-1]) == 1:
-            parts[-2:] = [torch.cat(parts[-2:])]
-        for rows in parts:
-            self._served[self.role] = self._served.get(self.role, 0) + len(rows)
-            augmenting = training and self._augment
-            yield self._pixels.batch(rows, self._generator if augmenting else None)
+            order = torch.randperm(len(self), generator=self._generator)
+        order = order.to(self._rows.device)
+        for positions in cut(order, batch_size or self.batch_size, training=training):
+            yield self.take(positions, training=training)
+
+    def take(self, positions: Tensor, *, training: bool = False) -> Batch:
+        """The members at the given positions as one batch.
+
+        Args:
+            positions: `(N,)` int64, each in [0, number of members).
+            training: Augment, if the recipe does.
+        """
+        self._served[self.role] = self._served.get(self.role, 0) + len(positions)
+        augmenting = training and self._augment
+        rows = self._rows[positions.to(self._rows.device)]
+        return self._pixels.batch(rows, self._generator if augmenting else None)
 
     def endless(self, batch_size: int | None = None) -> Iterator[Batch]:
         """Training batches without end; every pass is shuffled and augmented anew.
@@ -221,6 +232,23 @@ class ExampleSet:
         inside = torch.isin(self.labels, torch.tensor(classes, device=self.ids.device))
         return self.subset((~inside).nonzero()[:, 0]), self.subset(inside.nonzero()[:, 0])
 
+    def relabelled(self, labels: Tensor) -> ExampleSet:
+        """The same members under other labels, and the same role and count.
+
+        Args:
+            labels: `(N,)` int64, in the order of `ids`.
+
+        Raises:
+            InputError: If there is not one label for every member.
+        """
+        if labels.shape != self._rows.shape:
+            raise InputError(f"{len(self)} examples need as many labels; got {labels.numel()}.")
+        other, pixels = copy(self), copy(self._pixels)  # the images are shared
+        pixels.labels = pixels.labels.clone()
+        pixels.labels[self._rows] = labels.to(pixels.labels)
+        other._pixels = pixels
+        return other
+
     def with_generator(self, generator: torch.Generator) -> ExampleSet:
         """The same members in an order of their own; what is served is not counted."""
         other = copy(self)
@@ -243,3 +271,11 @@ class ExampleSet:
         each = max(1, size // max(1, len(present)))
         chosen = [order[labels == label][:each] for label in present]
         return self.subset(torch.cat(chosen) if chosen else order)
+
+
+def cut(order: Tensor, size: int, *, training: bool) -> list[Tensor]:
+    """Cut positions into batches; in training a lone last one joins the batch before."""
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    if training and len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from typing import Any, Literal
@@ -13,13 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .batch_norm import bearing_lone_examples
 from .batches import Batch, ExampleSet
+from .callbacks import Callback
 from .environment import synchronise
 from .errors import UndeclaredNeedError
 from .evaluate import accuracy, in_eval_mode, logits
+from .freezing import Masked, last_modules, reinitialise, training_only
 from .layers import Layer, find_layers
+from .mixture import Examples
 from .models import build_model
 from .observe import Watch, observe
+from .relabelling import random_labels
 from .taskinfo import TaskInfo
 from .training import EpochDone, Loss, cross_entropy, fit, make_optimizer, train_recipe
 
@@ -71,6 +76,7 @@ class UnlearningTask(TaskInfo):
         self.phases: dict[str, float] = {}
         self.paused_s = 0.0
         self._method, self._sets, self._look = method, dict(sets), epoch_done
+        self._held: list[Callback] = []
 
     # --- example sets -----------------------------------------------------------------------
 
@@ -117,7 +123,9 @@ class UnlearningTask(TaskInfo):
 
     def train(self, model: nn.Module, examples: ExampleSet) -> nn.Module:
         """Train a fresh model with the original's recipe, penalty included."""
-        return train_recipe(model, examples, self.recipe, epoch_done=self._epoch_done)
+        return train_recipe(
+            model, examples, self.recipe, epoch_done=self._epoch_done, callbacks=self._held
+        )
 
     def optimizer(
         self,
@@ -141,20 +149,23 @@ class UnlearningTask(TaskInfo):
     def fit(
         self,
         model: nn.Module,
-        examples: ExampleSet,
+        examples: Examples,
         optimizer: torch.optim.Optimizer,
         *,
         epochs: int = 1,
         loss: Loss | None = None,
         batch_size: int | None = None,
         schedule: Literal["cosine", "constant"] = "constant",
+        warmup_frac: float = 0.0,
         batch_norm: Literal["train", "eval"] = "train",
         clip_norm: float | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> float:
-        """Minimise a loss over a set of examples; see `training.fit`.
+        """Minimise a loss over a set of examples, or a mixture; see `training.fit`.
 
         The loss defaults to the recipe's cross-entropy; its penalty is not added, since a method
-        that repairs an original edits it, not its recipe.
+        that repairs an original edits it, not its recipe. A batch of one example is passed with
+        BatchNorm in eval mode. What `training_only` and `masked` hold stays as it is.
 
         Returns:
             Mean loss of the last epoch.
@@ -165,14 +176,64 @@ class UnlearningTask(TaskInfo):
             examples,
             optimizer,
             epochs=epochs,
-            loss=loss or cross_entropy(settings.label_smoothing),
+            loss=bearing_lone_examples(loss or cross_entropy(settings.label_smoothing)),
             batch_size=batch_size,
             schedule=schedule,
+            warmup_frac=warmup_frac,
             batch_norm=batch_norm,
             clip_norm=clip_norm,
             precision=settings.precision,
             epoch_done=self._epoch_done,
+            callbacks=[*callbacks, *self._held],
         )
+
+    @contextmanager
+    def training_only(self, model: nn.Module, modules: Iterable[nn.Module]) -> Iterator[None]:
+        """Train nothing but the parameters of some modules inside the context.
+
+        The others take no gradients, and stay in eval mode in `fit` and `train`: statistics of
+        BatchNorm would drift otherwise. Make the optimiser inside.
+        """
+        with training_only(model, modules) as still, self._holding(still):
+            yield
+
+    @contextmanager
+    def masked(self, model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
+        """Let only some entries of the parameters move in `fit` and `train` inside the context.
+
+        The others keep their bits: neither weight decay nor momentum moves them. Buffers, such as
+        the running statistics of BatchNorm, are no parameters and are not held.
+
+        Args:
+            model: The network.
+            masks: By parameter name, bool in the parameter's shape: which entries may move. A
+                parameter without a mask may move as a whole.
+
+        Raises:
+            InputError: If a name or a shape is not a parameter's.
+        """
+        with self._holding(Masked(model, masks)):
+            yield
+
+    @contextmanager
+    def _holding(self, callback: Callback) -> Iterator[None]:
+        self._held.append(callback)
+        try:
+            yield
+        finally:
+            self._held.remove(callback)
+
+    def last_modules(self, model: nn.Module, count: int) -> list[nn.Module]:
+        """What runs from the `count`-th last layer on; see `freezing.last_modules`."""
+        return last_modules(model, self.blank_batch().images, count)
+
+    def reinitialise(self, model: nn.Module, modules: Iterable[nn.Module]) -> None:
+        """Give some modules the weights and statistics that they have in a fresh model."""
+        reinitialise(model, self.fresh_model(), modules)
+
+    def random_labels(self, labels: Tensor, *, exclude_own: bool = True) -> Tensor:
+        """Draw a label for each, `(N,)` int64, from the other classes or from all."""
+        return random_labels(labels, self.num_classes, self.rng, exclude_own=exclude_own)
 
     def eval_mode(self, model: nn.Module) -> AbstractContextManager[None]:
         """Put a model into eval mode inside the context: norms keep their running statistics."""
