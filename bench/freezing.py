@@ -89,12 +89,12 @@ def training_only(model: nn.Module, modules: Iterable[nn.Module]) -> Iterator[St
     # a module around a free one is no frozen part: only what holds no free one is
     still = [m for m in model.modules() if not free & set(m.modules())]
     for parameter in frozen:
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad = False
     try:
         yield Still(still)
     finally:
         for parameter in frozen:
-            parameter.requires_grad_(requires_grad=True)
+            parameter.requires_grad = True
 
 
 def last_modules(model: nn.Module, image: Tensor, count: int) -> list[nn.Module]:

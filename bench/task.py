@@ -111,14 +111,18 @@ class UnlearningTask(TaskInfo):
 
     # --- tools ------------------------------------------------------------------------------
 
-    def fresh_model(self) -> nn.Module:
+    def fresh_model(self, *, untrained: bool = False) -> nn.Module:
         """A newly initialised model of the original's architecture.
 
         Where originals start from weights, so does this one: it has then seen whatever those were
         trained on, which may have been the forget set.
+
+        Args:
+            untrained: Never start from weights, even where originals do.
         """
         seed = int(torch.randint(0, 2**62, (), generator=self.rng))
-        model = build_model(self.model_spec, self.num_classes, self.image_shape, seed)
+        spec = self.model_spec.as_built(self.model_spec.stem) if untrained else self.model_spec
+        model = build_model(spec, self.num_classes, self.image_shape, seed)
         return model.to(self.device).eval()
 
     def train(self, model: nn.Module, examples: ExampleSet) -> nn.Module:
