@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from .taskinfo import TaskInfo
 from .training import EpochDone, Loss, cross_entropy, fit, make_optimizer, train_recipe
 
 Phase = Literal["statistics", "search"]
+Replay = Callable[[Sequence[Callback]], nn.Module]
 
 
 class UnlearningTask(TaskInfo):
@@ -45,6 +46,7 @@ class UnlearningTask(TaskInfo):
         served: See below.
         prepared: See below.
         epoch_done: Looks at the model after every epoch of the tools; its time is not the method's.
+        replay: Trains the original again; None where its history is not open.
 
     Attributes:
         device: Where model and images live.
@@ -68,6 +70,7 @@ class UnlearningTask(TaskInfo):
         served: dict[str, int],
         prepared: Mapping[str, Tensor] | None = None,
         epoch_done: EpochDone | None = None,
+        replay: Replay | None = None,
     ) -> None:
         super().__init__(**{f.name: getattr(info, f.name) for f in fields(TaskInfo)})
         self.device, self.rng, self.served = device, rng, served
@@ -77,6 +80,7 @@ class UnlearningTask(TaskInfo):
         self.paused_s = 0.0
         self._method, self._sets, self._look = method, dict(sets), epoch_done
         self._held: list[Callback] = []
+        self._replay = replay
 
     # --- example sets -----------------------------------------------------------------------
 
@@ -108,6 +112,30 @@ class UnlearningTask(TaskInfo):
                 f'declare `needs` with "{role}" to open it{where}.'
             )
         return self._sets[role]
+
+    def replay(self, callbacks: Sequence[Callback]) -> nn.Module:
+        """Train the original again, on the same examples in the same order; in `prepare` only.
+
+        It needs `"history"` and `"training"`. What it gives is the original again where training
+        repeats itself, which `replay.replay_training` says; compare them.
+
+        Args:
+            callbacks: Called between its steps; its batches are those of the original's training.
+
+        Returns:
+            The model at the end.
+
+        Raises:
+            DeclinedError: If the original was not trained here from its beginning.
+            UndeclaredNeedError: If the history was not declared, or outside `prepare`.
+        """
+        self._set("training")
+        if self._replay is None:
+            raise UndeclaredNeedError(
+                f"method `{self._method}` touched the history of training, which is withheld; "
+                'declare `needs` with "history" to open it in `prepare`.'
+            )
+        return self._replay(callbacks)
 
     # --- tools ------------------------------------------------------------------------------
 
