@@ -20,6 +20,7 @@ from .environment import synchronise
 from .errors import UndeclaredNeedError
 from .evaluate import accuracy, in_eval_mode, logits
 from .freezing import Masked, last_modules, reinitialise, training_only
+from .gradients import Each, Moment, NamedTensors, gradient_moment, gradient_sum, gradients
 from .layers import Layer, find_layers
 from .mixture import Examples
 from .models import build_model
@@ -136,6 +137,13 @@ class UnlearningTask(TaskInfo):
                 'declare `needs` with "history" to open it in `prepare`.'
             )
         return self._replay(callbacks)
+
+    def _check_gradients(self) -> None:
+        if not torch.is_grad_enabled():
+            raise UndeclaredNeedError(
+                f"method `{self._method}` asked for gradients, which are switched off; "
+                'declare `needs` with "gradients".'
+            )
 
     # --- tools ------------------------------------------------------------------------------
 
@@ -293,6 +301,68 @@ class UnlearningTask(TaskInfo):
     ) -> None:
         """Pass examples through once and show what goes into, or comes out of, given layers."""
         observe(model, examples, inputs=inputs, outputs=outputs)
+
+    def gradient_sum(
+        self,
+        model: nn.Module,
+        examples: ExampleSet,
+        *,
+        loss: Loss | None = None,
+        augmented: bool = False,
+    ) -> NamedTensors:
+        """Sum of the gradients of all examples, by parameter; see `gradients.gradient_sum`.
+
+        The loss of this and of the other gradient tools defaults to the plain cross-entropy.
+        """
+        self._check_gradients()
+        return gradient_sum(model, examples, loss or cross_entropy(), augmented=augmented)
+
+    def gradient_moment(
+        self,
+        model: nn.Module,
+        examples: ExampleSet,
+        *,
+        loss: Loss | None = None,
+        moment: Moment = "square",
+        each: Each = "example",
+        batch_size: int | None = None,
+        augmented: bool = False,
+    ) -> NamedTensors:
+        """Mean square, or magnitude, of gradients; see `gradients.gradient_moment`.
+
+        As it comes, it is the diagonal of the empirical Fisher information.
+        """
+        self._check_gradients()
+        return gradient_moment(
+            model,
+            examples,
+            loss or cross_entropy(),
+            moment=moment,
+            each=each,
+            batch_size=batch_size,
+            augmented=augmented,
+        )
+
+    def gradients(
+        self,
+        model: nn.Module,
+        examples: ExampleSet,
+        *,
+        loss: Loss | None = None,
+        each: Each = "example",
+        batch_size: int | None = None,
+        augmented: bool = False,
+    ) -> Iterator[NamedTensors]:
+        """Gradients of single examples or of batches, `(n, *shape)`; see `gradients.gradients`."""
+        self._check_gradients()
+        return gradients(
+            model,
+            examples,
+            loss or cross_entropy(),
+            each=each,
+            batch_size=batch_size,
+            augmented=augmented,
+        )
 
     def blank_batch(self, size: int = 1) -> Batch:
         """Images of zeros with label 0: for tracing shapes, not an example of anything."""
