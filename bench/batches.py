@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .dataset import ImageData
 from .errors import InputError
+from .pixel_scale import PixelScale
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,7 @@ class Pixels:
         ids: `(N,)` int64, the example of every row.
         images: `(N, C, H, W)` uint8.
         labels: `(N,)` int64.
+        scale: How the images are normalised.
     """
 
     def __init__(
@@ -62,8 +64,8 @@ class Pixels:
         self.images = torch.from_numpy(np.array(images[rows])).to(device)
         self.labels = torch.from_numpy(np.array(labels[rows])).to(device)
         self.flip, self.crop_pad, self.device = data.flip, data.crop_pad, device
-        self._mean = torch.tensor(data.mean, device=device).view(1, -1, 1, 1)
-        self._std = torch.tensor(data.std, device=device).view(1, -1, 1, 1)
+        mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
+        self.scale = PixelScale(mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1))
 
     def only(self, ids: Tensor) -> Pixels:
         """Copy the examples named, in that order; nothing else can be reached from the copy.
@@ -87,7 +89,7 @@ class Pixels:
         images = self.images[rows]
         if generator is not None:
             images = augment(images, generator, self.crop_pad, flip=self.flip)
-        images = (images.float() / 255 - self._mean) / self._std
+        images = self.scale.normalised(images.float() / 255)
         return Batch(images, self.labels[rows], self.ids[rows])
 
 
@@ -181,6 +183,11 @@ class ExampleSet:
         """Channels, height, width of every image."""
         channels, height, width = self._pixels.images.shape[1:]
         return channels, height, width
+
+    @property
+    def pixel_scale(self) -> PixelScale:
+        """How the images are normalised, to take steps in pixels."""
+        return self._pixels.scale
 
     def batches(self, batch_size: int | None = None, *, training: bool = False) -> Iterator[Batch]:
         """One pass over the set.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .batch_norm import bearing_lone_examples
 from .batches import Batch, ExampleSet
 from .callbacks import Callback
+from .curvature import Solution, damped_inverse_product
 from .environment import synchronise
 from .errors import UndeclaredNeedError
 from .evaluate import accuracy, in_eval_mode, logits
@@ -363,6 +364,26 @@ class UnlearningTask(TaskInfo):
             batch_size=batch_size,
             augmented=augmented,
         )
+
+    def damped_inverse_product(
+        self,
+        model: nn.Module,
+        examples: ExampleSet,
+        vector: NamedTensors,
+        *,
+        damping: float,
+        iterations: int,
+    ) -> Solution:
+        """Product with the inverse of the damped curvature; see `curvature`."""
+        self._check_gradients()
+        return damped_inverse_product(
+            model, examples, vector, damping=damping, iterations=iterations
+        )
+
+    def noise_rng(self) -> torch.Generator:
+        """A new generator on the device, seeded from `rng`: for noise in large amounts."""
+        seed = int(torch.randint(0, 2**62, (), generator=self.rng))
+        return torch.Generator(self.device).manual_seed(seed)
 
     def blank_batch(self, size: int = 1) -> Batch:
         """Images of zeros with label 0: for tracing shapes, not an example of anything."""
