@@ -36,7 +36,8 @@ class Ssd(Unlearner):
 
     Attributes:
         alpha: How many times as important to the forget set as to the training set a weight must
-            be to be dampened.
+            be to be dampened. With importances of single examples none is above n / n_f, since
+            the training set has the forget set in it.
         dampening: lambda, the factor of what remains.
         importance: Whether it is of the gradients of batches or of single examples.
         batch_size: Examples a batch; None for the recipe's batch size.
