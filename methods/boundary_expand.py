@@ -36,6 +36,9 @@ class BoundaryExpand(Unlearner):
     name: ClassVar[str] = "boundary-expand"
     reference: ClassVar[str] = "Chen et al., CVPR 2023, arXiv 2303.11570"
     needs: ClassVar = frozenset({"forget", "gradients"})
+    known_failures: ClassVar = {
+        "forgets": "the published step size is for many more steps than a few images give"
+    }
 
     lr: Annotated[float, Field(gt=0), Range(1e-6, 1e-3, log=True)] = 1e-5
     epochs: Annotated[int, Field(ge=1), Range(1, 20)] = 10

@@ -44,6 +44,9 @@ class Jit(Unlearner):
     name: ClassVar[str] = "jit"
     reference: ClassVar[str] = "Foster et al., TMLR 2025, arXiv 2402.01401"
     needs: ClassVar = frozenset({"forget", "gradients"})
+    known_failures: ClassVar = {
+        "forgets": "the published step size is for many more steps than a few images give"
+    }
 
     lr: Annotated[float, Field(gt=0), Range(1e-4, 2, log=True)] = 3e-4
     sigma: Annotated[float, Field(gt=0), Range(0.01, 1.5, log=True)] = 0.5

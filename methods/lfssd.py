@@ -37,6 +37,7 @@ class Lfssd(Ssd):
 
     name: ClassVar[str] = "lfssd"
     reference: ClassVar[str] = "Foster et al., 2024, arXiv 2402.19308"
+    known_failures: ClassVar = {}
     moment: ClassVar[Literal["square", "magnitude"]] = "magnitude"
 
     @property

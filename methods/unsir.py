@@ -48,6 +48,9 @@ class Unsir(Unlearner):
     reference: ClassVar[str] = "Tarun et al., TNNLS 2023, arXiv 2111.08947"
     needs: ClassVar = frozenset({"retain", "gradients"})
     scope: ClassVar = frozenset({"class"})
+    known_failures: ClassVar = {
+        "forgets": "the published step size is for many more steps than a few images give"
+    }
 
     impair_lr: Annotated[float, Field(gt=0), Range(1e-5, 2e-2, log=True)] = 2e-4
     repair_lr: Annotated[float, Field(gt=0), Range(1e-5, 2e-2, log=True)] = 2e-4
