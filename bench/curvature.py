@@ -7,7 +7,7 @@ for a linear classifier it is the Hessian.
 
 Source: Schraudolph, "Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent",
     Neural Computation 14, 2002; Martens, "New Insights and Perspectives on the Natural Gradient
-    Method", JMLR 21, 2020, sections 6 and 9.
+    Method", JMLR 21, 2020.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Boundary expanding: give the forget set a class of its own, then take that class away.
 
 Source: Chen, Gao, Liu, Peng, Wang, "Boundary Unlearning: Rapid Forgetting of Deep Networks via
-    Shifting the Decision Boundary", CVPR 2023, https://arxiv.org/abs/2303.11570, section 4.2.
+    Shifting the Decision Boundary", CVPR 2023, https://arxiv.org/abs/2303.11570.
 Reference code: https://github.com/TY-LEE-KR/Boundary-Unlearning-Code (read for its facts; none
     used).
 Differences: the new row of the classifier is drawn as PyTorch draws one. SGD has Nesterov momentum

@@ -1,7 +1,7 @@
 """Boundary shrink: give every forget example to the class across the nearest boundary.
 
 Source: Chen, Gao, Liu, Peng, Wang, "Boundary Unlearning: Rapid Forgetting of Deep Networks via
-    Shifting the Decision Boundary", CVPR 2023, https://arxiv.org/abs/2303.11570, section 4.1.
+    Shifting the Decision Boundary", CVPR 2023, https://arxiv.org/abs/2303.11570.
 Reference code: https://github.com/TY-LEE-KR/Boundary-Unlearning-Code (read for its facts; none
     used).
 Differences: the nearest class is never the true one, which public code takes when the attack fails

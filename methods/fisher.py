@@ -1,7 +1,7 @@
 """Fisher forgetting: noise on every weight, the more the less the retain set depends on it.
 
 Source: Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net: Selective Forgetting in
-    Deep Networks", CVPR 2020, https://arxiv.org/abs/1911.04933, section 6.
+    Deep Networks", CVPR 2020, https://arxiv.org/abs/1911.04933.
 Reference code: https://github.com/AdityaGolatkar/SelectiveForgetting (read for its facts; none
     used).
 Differences: the variance is that of the authors' code, alpha / F, with its limits and factors; the

@@ -2,7 +2,7 @@
 
 Source: Foster, Fogarty, Schoepf, Öztireli, Brintrup, "Loss-Free Machine Unlearning", ICLR 2024 tiny
     papers, https://arxiv.org/abs/2402.19308; importances are those of Aljundi et al., "Memory Aware
-    Synapses", ECCV 2018, https://arxiv.org/abs/1711.09601, equations 3 and 4.
+    Synapses", ECCV 2018, https://arxiv.org/abs/1711.09601.
 Reference code: https://github.com/if-loops/selective-synaptic-dampening (read for its facts; none
     used).
 Differences: those of `ssd`, which it is with other importances.

@@ -1,7 +1,7 @@
 """SSD: selective synaptic dampening. Shrink the weights that matter to the forget set above all.
 
 Source: Foster, Schoepf, Brintrup, "Fast Machine Unlearning without Retraining through Selective
-    Synaptic Dampening", AAAI 2024, https://arxiv.org/abs/2308.07707, equations 2 to 5.
+    Synaptic Dampening", AAAI 2024, https://arxiv.org/abs/2308.07707.
 Reference code: https://github.com/if-loops/selective-synaptic-dampening (read for its facts; none
     used).
 Differences: none in the equations. The diagonal of the Fisher information is the mean square of

@@ -1,7 +1,7 @@
 """UNSIR: impair with noise that stands for the class, then repair with the retain set.
 
 Source: Tarun, Chundawat, Mandal, Kankanhalli, "Fast Yet Effective Machine Unlearning", IEEE TNNLS
-    2023, https://arxiv.org/abs/2111.08947, equation 2 and algorithm 1.
+    2023, https://arxiv.org/abs/2111.08947.
 Reference code: https://github.com/vikram2000b/Fast-Machine-Unlearning (read for its facts; none
     used).
 Differences: every class has `noise_images` images, all of which are used, under its own label. In
