@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .callbacks import Callback
 from .dataset import Dataset, ImageData
 from .errors import (
     DataError,
@@ -28,6 +29,7 @@ from .taskinfo import TaskInfo
 from .unlearner import FineTuning, Unlearner
 
 if TYPE_CHECKING:
+    from .batch_norm import measure_batch_norm
     from .batches import Batch, ExampleSet
     from .channel_units import (
         ChannelUnit,
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
         restore_channels,
     )
     from .class_statistics import ClassStatistics, measure_classes
+    from .distillation import frozen_copy, softened_kl
     from .input_moments import second_moments
-    from .layers import Layer
+    from .layers import Layer, stages
+    from .mixture import Mixture
     from .orthogonality import chosen_convolutions, orthogonality_penalty
     from .patches import set_weight_matrix, weight_matrix
     from .scaled_projection import Energy
@@ -49,6 +53,7 @@ __all__ = [
     "DATASETS",
     "METHODS",
     "Batch",
+    "Callback",
     "ChannelUnit",
     "ClassStatistics",
     "DataError",
@@ -61,6 +66,7 @@ __all__ = [
     "ImageData",
     "InputError",
     "Layer",
+    "Mixture",
     "PluginError",
     "Range",
     "Record",
@@ -76,14 +82,18 @@ __all__ = [
     "chosen_convolutions",
     "damp_channels",
     "find_channel_units",
+    "frozen_copy",
     "is_exact",
     "load_model",
+    "measure_batch_norm",
     "measure_classes",
     "orthogonality_penalty",
     "read_records",
     "restore_channels",
     "second_moments",
     "set_weight_matrix",
+    "softened_kl",
+    "stages",
     "uncovered_weights",
     "weight_matrix",
 ]
@@ -95,16 +105,21 @@ _NEEDS_TORCH = {
     "Energy": "scaled_projection",
     "ExampleSet": "batches",
     "Layer": "layers",
+    "Mixture": "mixture",
     "UnlearningTask": "task",
     "chosen_convolutions": "orthogonality",
     "damp_channels": "channel_units",
     "find_channel_units": "channel_units",
+    "frozen_copy": "distillation",
     "is_exact": "channel_units",
+    "measure_batch_norm": "batch_norm",
     "measure_classes": "class_statistics",
     "orthogonality_penalty": "orthogonality",
     "restore_channels": "channel_units",
     "second_moments": "input_moments",
     "set_weight_matrix": "patches",
+    "softened_kl": "distillation",
+    "stages": "layers",
     "uncovered_weights": "weight_coverage",
     "weight_matrix": "patches",
 }

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .dataset import ImageData
 from .errors import InputError
+from .pixel_scale import PixelScale
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,7 @@ class Pixels:
         ids: `(N,)` int64, the example of every row.
         images: `(N, C, H, W)` uint8.
         labels: `(N,)` int64.
+        scale: How the images are normalised.
     """
 
     def __init__(
@@ -62,8 +64,8 @@ class Pixels:
         self.images = torch.from_numpy(np.array(images[rows])).to(device)
         self.labels = torch.from_numpy(np.array(labels[rows])).to(device)
         self.flip, self.crop_pad, self.device = data.flip, data.crop_pad, device
-        self._mean = torch.tensor(data.mean, device=device).view(1, -1, 1, 1)
-        self._std = torch.tensor(data.std, device=device).view(1, -1, 1, 1)
+        mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
+        self.scale = PixelScale(mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1))
 
     def only(self, ids: Tensor) -> Pixels:
         """Copy the examples named, in that order; nothing else can be reached from the copy.
@@ -87,7 +89,7 @@ class Pixels:
         images = self.images[rows]
         if generator is not None:
             images = augment(images, generator, self.crop_pad, flip=self.flip)
-        images = (images.float() / 255 - self._mean) / self._std
+        images = self.scale.normalised(images.float() / 255)
         return Batch(images, self.labels[rows], self.ids[rows])
 
 
@@ -172,10 +174,20 @@ class ExampleSet:
         return self._pixels.labels[self._rows]
 
     @property
+    def generator(self) -> torch.Generator:
+        """What shuffles and augments."""
+        return self._generator
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height, width of every image."""
         channels, height, width = self._pixels.images.shape[1:]
         return channels, height, width
+
+    @property
+    def pixel_scale(self) -> PixelScale:
+        """How the images are normalised, to take steps in pixels."""
+        return self._pixels.scale
 
     def batches(self, batch_size: int | None = None, *, training: bool = False) -> Iterator[Batch]:
         """One pass over the set.
@@ -186,18 +198,24 @@ class ExampleSet:
                 which BatchNorm refuses: it joins the batch before. Else the examples come in
                 order, as they are.
         """
-        order = self._rows
+        order = torch.arange(len(self))
         if training:
-            shuffled = torch.randperm(len(order), generator=self._generator)
-            order = order[shuffled.to(order.device)]
-        size = batch_size or self.batch_size
-        parts = [order[start : start + size] for start in range(0, len(order), size)]
-        if training and len(parts) > 1 and len(parts[-1]) == 1:
-            parts[-2:] = [torch.cat(parts[-2:])]
-        for rows in parts:
-            self._served[self.role] = self._served.get(self.role, 0) + len(rows)
-            augmenting = training and self._augment
-            yield self._pixels.batch(rows, self._generator if augmenting else None)
+            order = torch.randperm(len(self), generator=self._generator)
+        order = order.to(self._rows.device)
+        for positions in cut(order, batch_size or self.batch_size, training=training):
+            yield self.take(positions, training=training)
+
+    def take(self, positions: Tensor, *, training: bool = False) -> Batch:
+        """The members at the given positions as one batch.
+
+        Args:
+            positions: `(N,)` int64, each in [0, number of members).
+            training: Augment, if the recipe does.
+        """
+        self._served[self.role] = self._served.get(self.role, 0) + len(positions)
+        augmenting = training and self._augment
+        rows = self._rows[positions.to(self._rows.device)]
+        return self._pixels.batch(rows, self._generator if augmenting else None)
 
     def endless(self, batch_size: int | None = None) -> Iterator[Batch]:
         """Training batches without end; every pass is shuffled and augmented anew.
@@ -221,6 +239,23 @@ class ExampleSet:
         inside = torch.isin(self.labels, torch.tensor(classes, device=self.ids.device))
         return self.subset((~inside).nonzero()[:, 0]), self.subset(inside.nonzero()[:, 0])
 
+    def relabelled(self, labels: Tensor) -> ExampleSet:
+        """The same members under other labels, and the same role and count.
+
+        Args:
+            labels: `(N,)` int64, in the order of `ids`.
+
+        Raises:
+            InputError: If there is not one label for every member.
+        """
+        if labels.shape != self._rows.shape:
+            raise InputError(f"{len(self)} examples need as many labels; got {labels.numel()}.")
+        other, pixels = copy(self), copy(self._pixels)  # the images are shared
+        pixels.labels = pixels.labels.clone()
+        pixels.labels[self._rows] = labels.to(pixels.labels)
+        other._pixels = pixels
+        return other
+
     def with_generator(self, generator: torch.Generator) -> ExampleSet:
         """The same members in an order of their own; what is served is not counted."""
         other = copy(self)
@@ -243,3 +278,11 @@ class ExampleSet:
         each = max(1, size // max(1, len(present)))
         chosen = [order[labels == label][:each] for label in present]
         return self.subset(torch.cat(chosen) if chosen else order)
+
+
+def cut(order: Tensor, size: int, *, training: bool) -> list[Tensor]:
+    """Cut positions into batches; in training a lone last one joins the batch before."""
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    if training and len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts

@@ -76,10 +76,16 @@ class Training:
     info: dict[str, Any]
 
 
-def lay_out(store: Store, job: OriginalJob, settings: WorkerSettings) -> Training:
+def lay_out(
+    store: Store,
+    job: OriginalJob,
+    settings: WorkerSettings,
+    served: dict[str, int] | None = None,
+) -> Training:
     """Load the images and initialise the model, all from the seed of the job.
 
-    A model with weights starts from them: what they have seen is not known.
+    A model with weights starts from them: what they have seen is not known. What is served is
+    counted in `served`, if given.
     """
     device = torch.device(settings.device)
     data = get_images(store, job.data)
@@ -92,7 +98,7 @@ def lay_out(store: Store, job: OriginalJob, settings: WorkerSettings) -> Trainin
         ids,
         recipe.settings.batch_size,
         rng,
-        {},
+        {} if served is None else served,
         augment=recipe.settings.augment,
     )
     seed = derive_seed(job.seed, "init", job.key)

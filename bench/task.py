@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from typing import Any, Literal
@@ -13,17 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .batch_norm import bearing_lone_examples
 from .batches import Batch, ExampleSet
+from .callbacks import Callback
+from .curvature import Solution, damped_inverse_product
 from .environment import synchronise
 from .errors import UndeclaredNeedError
 from .evaluate import accuracy, in_eval_mode, logits
+from .freezing import Masked, last_modules, reinitialise, training_only
+from .gradients import Each, Moment, NamedTensors, gradient_moment, gradient_sum, gradients
 from .layers import Layer, find_layers
+from .mixture import Examples
 from .models import build_model
 from .observe import Watch, observe
+from .relabelling import random_labels
 from .taskinfo import TaskInfo
 from .training import EpochDone, Loss, cross_entropy, fit, make_optimizer, train_recipe
 
 Phase = Literal["statistics", "search"]
+Replay = Callable[[Sequence[Callback]], nn.Module]
 
 
 class UnlearningTask(TaskInfo):
@@ -40,6 +48,7 @@ class UnlearningTask(TaskInfo):
         served: See below.
         prepared: See below.
         epoch_done: Looks at the model after every epoch of the tools; its time is not the method's.
+        replay: Trains the original again; None where its history is not open.
 
     Attributes:
         device: Where model and images live.
@@ -63,6 +72,7 @@ class UnlearningTask(TaskInfo):
         served: dict[str, int],
         prepared: Mapping[str, Tensor] | None = None,
         epoch_done: EpochDone | None = None,
+        replay: Replay | None = None,
     ) -> None:
         super().__init__(**{f.name: getattr(info, f.name) for f in fields(TaskInfo)})
         self.device, self.rng, self.served = device, rng, served
@@ -71,6 +81,8 @@ class UnlearningTask(TaskInfo):
         self.phases: dict[str, float] = {}
         self.paused_s = 0.0
         self._method, self._sets, self._look = method, dict(sets), epoch_done
+        self._held: list[Callback] = []
+        self._replay = replay
 
     # --- example sets -----------------------------------------------------------------------
 
@@ -103,21 +115,58 @@ class UnlearningTask(TaskInfo):
             )
         return self._sets[role]
 
+    def replay(self, callbacks: Sequence[Callback]) -> nn.Module:
+        """Train the original again, on the same examples in the same order; in `prepare` only.
+
+        It needs `"history"` and `"training"`. What it gives is the original again where training
+        repeats itself, which `replay.replay_training` says; compare them.
+
+        Args:
+            callbacks: Called between its steps; its batches are those of the original's training.
+
+        Returns:
+            The model at the end.
+
+        Raises:
+            DeclinedError: If the original was not trained here from its beginning.
+            UndeclaredNeedError: If the history was not declared, or outside `prepare`.
+        """
+        self._set("training")
+        if self._replay is None:
+            raise UndeclaredNeedError(
+                f"method `{self._method}` touched the history of training, which is withheld; "
+                'declare `needs` with "history" to open it in `prepare`.'
+            )
+        return self._replay(callbacks)
+
+    def _check_gradients(self) -> None:
+        if not torch.is_grad_enabled():
+            raise UndeclaredNeedError(
+                f"method `{self._method}` asked for gradients, which are switched off; "
+                'declare `needs` with "gradients".'
+            )
+
     # --- tools ------------------------------------------------------------------------------
 
-    def fresh_model(self) -> nn.Module:
+    def fresh_model(self, *, untrained: bool = False) -> nn.Module:
         """A newly initialised model of the original's architecture.
 
         Where originals start from weights, so does this one: it has then seen whatever those were
         trained on, which may have been the forget set.
+
+        Args:
+            untrained: Never start from weights, even where originals do.
         """
         seed = int(torch.randint(0, 2**62, (), generator=self.rng))
-        model = build_model(self.model_spec, self.num_classes, self.image_shape, seed)
+        spec = self.model_spec.as_built(self.model_spec.stem) if untrained else self.model_spec
+        model = build_model(spec, self.num_classes, self.image_shape, seed)
         return model.to(self.device).eval()
 
     def train(self, model: nn.Module, examples: ExampleSet) -> nn.Module:
         """Train a fresh model with the original's recipe, penalty included."""
-        return train_recipe(model, examples, self.recipe, epoch_done=self._epoch_done)
+        return train_recipe(
+            model, examples, self.recipe, epoch_done=self._epoch_done, callbacks=self._held
+        )
 
     def optimizer(
         self,
@@ -141,20 +190,23 @@ class UnlearningTask(TaskInfo):
     def fit(
         self,
         model: nn.Module,
-        examples: ExampleSet,
+        examples: Examples,
         optimizer: torch.optim.Optimizer,
         *,
         epochs: int = 1,
         loss: Loss | None = None,
         batch_size: int | None = None,
         schedule: Literal["cosine", "constant"] = "constant",
+        warmup_frac: float = 0.0,
         batch_norm: Literal["train", "eval"] = "train",
         clip_norm: float | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> float:
-        """Minimise a loss over a set of examples; see `training.fit`.
+        """Minimise a loss over a set of examples, or a mixture; see `training.fit`.
 
         The loss defaults to the recipe's cross-entropy; its penalty is not added, since a method
-        that repairs an original edits it, not its recipe.
+        that repairs an original edits it, not its recipe. A batch of one example is passed with
+        BatchNorm in eval mode. What `training_only` and `masked` hold stays as it is.
 
         Returns:
             Mean loss of the last epoch.
@@ -165,14 +217,64 @@ class UnlearningTask(TaskInfo):
             examples,
             optimizer,
             epochs=epochs,
-            loss=loss or cross_entropy(settings.label_smoothing),
+            loss=bearing_lone_examples(loss or cross_entropy(settings.label_smoothing)),
             batch_size=batch_size,
             schedule=schedule,
+            warmup_frac=warmup_frac,
             batch_norm=batch_norm,
             clip_norm=clip_norm,
             precision=settings.precision,
             epoch_done=self._epoch_done,
+            callbacks=[*callbacks, *self._held],
         )
+
+    @contextmanager
+    def training_only(self, model: nn.Module, modules: Iterable[nn.Module]) -> Iterator[None]:
+        """Train nothing but the parameters of some modules inside the context.
+
+        The others take no gradients, and stay in eval mode in `fit` and `train`: statistics of
+        BatchNorm would drift otherwise. Make the optimiser inside.
+        """
+        with training_only(model, modules) as still, self._holding(still):
+            yield
+
+    @contextmanager
+    def masked(self, model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
+        """Let only some entries of the parameters move in `fit` and `train` inside the context.
+
+        The others keep their bits: neither weight decay nor momentum moves them. Buffers, such as
+        the running statistics of BatchNorm, are no parameters and are not held.
+
+        Args:
+            model: The network.
+            masks: By parameter name, bool in the parameter's shape: which entries may move. A
+                parameter without a mask may move as a whole.
+
+        Raises:
+            InputError: If a name or a shape is not a parameter's.
+        """
+        with self._holding(Masked(model, masks)):
+            yield
+
+    @contextmanager
+    def _holding(self, callback: Callback) -> Iterator[None]:
+        self._held.append(callback)
+        try:
+            yield
+        finally:
+            self._held.remove(callback)
+
+    def last_modules(self, model: nn.Module, count: int) -> list[nn.Module]:
+        """What runs from the `count`-th last layer on; see `freezing.last_modules`."""
+        return last_modules(model, self.blank_batch().images, count)
+
+    def reinitialise(self, model: nn.Module, modules: Iterable[nn.Module]) -> None:
+        """Give some modules the weights and statistics that they have in a fresh model."""
+        reinitialise(model, self.fresh_model(), modules)
+
+    def random_labels(self, labels: Tensor, *, exclude_own: bool = True) -> Tensor:
+        """Draw a label for each, `(N,)` int64, from the other classes or from all."""
+        return random_labels(labels, self.num_classes, self.rng, exclude_own=exclude_own)
 
     def eval_mode(self, model: nn.Module) -> AbstractContextManager[None]:
         """Put a model into eval mode inside the context: norms keep their running statistics."""
@@ -200,6 +302,88 @@ class UnlearningTask(TaskInfo):
     ) -> None:
         """Pass examples through once and show what goes into, or comes out of, given layers."""
         observe(model, examples, inputs=inputs, outputs=outputs)
+
+    def gradient_sum(
+        self,
+        model: nn.Module,
+        examples: ExampleSet,
+        *,
+        loss: Loss | None = None,
+        augmented: bool = False,
+    ) -> NamedTensors:
+        """Sum of the gradients of all examples, by parameter; see `gradients.gradient_sum`.
+
+        The loss of this and of the other gradient tools defaults to the plain cross-entropy.
+        """
+        self._check_gradients()
+        return gradient_sum(model, examples, loss or cross_entropy(), augmented=augmented)
+
+    def gradient_moment(
+        self,
+        model: nn.Module,
+        examples: ExampleSet,
+        *,
+        loss: Loss | None = None,
+        moment: Moment = "square",
+        each: Each = "example",
+        batch_size: int | None = None,
+        augmented: bool = False,
+    ) -> NamedTensors:
+        """Mean square, or magnitude, of gradients; see `gradients.gradient_moment`.
+
+        As it comes, it is the diagonal of the empirical Fisher information.
+        """
+        self._check_gradients()
+        return gradient_moment(
+            model,
+            examples,
+            loss or cross_entropy(),
+            moment=moment,
+            each=each,
+            batch_size=batch_size,
+            augmented=augmented,
+        )
+
+    def gradients(
+        self,
+        model: nn.Module,
+        examples: ExampleSet,
+        *,
+        loss: Loss | None = None,
+        each: Each = "example",
+        batch_size: int | None = None,
+        augmented: bool = False,
+    ) -> Iterator[NamedTensors]:
+        """Gradients of single examples or of batches, `(n, *shape)`; see `gradients.gradients`."""
+        self._check_gradients()
+        return gradients(
+            model,
+            examples,
+            loss or cross_entropy(),
+            each=each,
+            batch_size=batch_size,
+            augmented=augmented,
+        )
+
+    def damped_inverse_product(
+        self,
+        model: nn.Module,
+        examples: ExampleSet,
+        vector: NamedTensors,
+        *,
+        damping: float,
+        iterations: int,
+    ) -> Solution:
+        """Product with the inverse of the damped curvature; see `curvature`."""
+        self._check_gradients()
+        return damped_inverse_product(
+            model, examples, vector, damping=damping, iterations=iterations
+        )
+
+    def noise_rng(self) -> torch.Generator:
+        """A new generator on the device, seeded from `rng`: for noise in large amounts."""
+        seed = int(torch.randint(0, 2**62, (), generator=self.rng))
+        return torch.Generator(self.device).manual_seed(seed)
 
     def blank_batch(self, size: int = 1) -> Batch:
         """Images of zeros with label 0: for tracing shapes, not an example of anything."""

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from .batches import Batch, ExampleSet
+from .callbacks import Callback
 from .checkpoint import Checkpoint
 from .errors import DivergedError
+from .mixture import Examples
 from .recipe import Recipe, TrainingSettings
 
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -63,7 +65,7 @@ def make_optimizer(
 
 def fit(
     model: nn.Module,
-    examples: ExampleSet,
+    examples: Examples,
     optimizer: torch.optim.Optimizer,
     *,
     epochs: int,
@@ -77,6 +79,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     at_epoch: Callable[[int], None] | None = None,
     epoch_done: EpochDone | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> float:
     """Minimise a loss over a set of examples.
 
@@ -95,6 +98,7 @@ def fit(
         checkpoint: Where to go on from, and to write to between epochs.
         at_epoch: Called with the number of epochs that are done, before each.
         epoch_done: Called after each.
+        callbacks: Called between steps.
 
     Returns:
         Mean loss of the last epoch.
@@ -114,6 +118,8 @@ def fit(
         if at_epoch is not None:
             at_epoch(epoch)
         model.train(batch_norm == "train")
+        for callback in callbacks:
+            callback.epoch_begins(model, epoch)
         losses: list[Tensor] = []
         for batch in examples.batches(size, training=True):
             scale = schedule_scale(schedule, warmup_frac, step, total)
@@ -123,9 +129,13 @@ def fit(
                 value = loss(model, batch)
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
+            for callback in callbacks:
+                callback.before_step(model, batch)
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
             optimizer.step()
+            for callback in callbacks:
+                callback.after_step(model, batch)
             losses.append(value.detach())
             step += 1
         if losses:
@@ -152,6 +162,7 @@ def train_recipe(
     *,
     started: bool = False,
     epoch_done: EpochDone | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> nn.Module:
     """Train a fresh model as the recipe says, penalty included.
 
@@ -164,16 +175,17 @@ def train_recipe(
         checkpoint: Where to go on from, and to write to between epochs.
         started: The model has been trained without the penalty already.
         epoch_done: Called after each epoch.
+        callbacks: Called between steps.
     """
     if recipe.fine_tuning is None:
-        _train(model, examples, recipe, checkpoint, epoch_done)
+        _train(model, examples, recipe, checkpoint, epoch_done, callbacks)
         return model
     first = None if checkpoint is None else checkpoint.before()
     if not started and not (checkpoint is not None and checkpoint.fits(model)):
-        _train(model, examples, recipe.plain, first, epoch_done)
+        _train(model, examples, recipe.plain, first, epoch_done, callbacks)
     if checkpoint is not None and first is not None:
         checkpoint.before_s = first.before_s
-    _train(model, examples, recipe, checkpoint, epoch_done)
+    _train(model, examples, recipe, checkpoint, epoch_done, callbacks)
     if first is not None:
         first.clear()
     return model
@@ -185,6 +197,7 @@ def _train(
     recipe: Recipe,
     checkpoint: Checkpoint | None,
     epoch_done: EpochDone | None,
+    callbacks: Sequence[Callback],
 ) -> None:
     """One course of training, with the penalty if the recipe has one."""
     settings: TrainingSettings = recipe.settings
@@ -227,6 +240,7 @@ def _train(
         checkpoint=checkpoint,
         at_epoch=at_epoch,
         epoch_done=epoch_done,
+        callbacks=callbacks,
     )
 
 
@@ -241,7 +255,7 @@ def check_finite(model: nn.Module) -> None:
             raise DivergedError(f"`{name}` has values that are not finite.")
 
 
-def steps_an_epoch(examples: ExampleSet, batch_size: int) -> int:
+def steps_an_epoch(examples: Examples, batch_size: int) -> int:
     """Batches of one pass; a lone last example joins the batch before."""
     return max(1, math.ceil((len(examples) - 1) / batch_size))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .task import UnlearningTask
     from .taskinfo import TaskInfo
 
-Need = Literal["forget", "retain", "training", "validation", "gradients"]
+Need = Literal["forget", "retain", "training", "validation", "gradients", "history"]
 Scope = Literal["class", "sample"]
 
 
@@ -43,7 +43,8 @@ class Unlearner(Plugin, ABC):
         reference: Where the method comes from: authors, venue or arXiv number.
         needs: What `unlearn` and `prepare` may touch. `"forget"`, `"retain"` and `"validation"`
             are example sets of the task; `"training"` is the whole training set and is open to
-            `prepare` only; `"gradients"` switches them on.
+            `prepare` only; `"gradients"` switches them on; `"history"`, also in `prepare` only,
+            lets it see the original's training step by step, together with `"training"`.
         scope: Forget sets it serves: `"class"` for whole classes, `"sample"` for any other.
         exact: Whether the result is distributed as a retrained model by construction.
         recipe: Name of the recipe that `training_penalty` makes, or None. A method with a

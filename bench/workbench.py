@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .batches import ExampleSet, Pixels
+from .callbacks import Callback
 from .dataset import ImageData
 from .datastore import get_images
 from .environment import PeakMemory, synchronise
@@ -24,7 +25,7 @@ from .recipe import Recipe, TrainingSettings
 from .registry import METHODS, load_plugin_files
 from .scenario import ForgetRequest, Ids, Split, make_request, split_validation
 from .store import TENSORS, Store
-from .task import UnlearningTask, quiet_randomness
+from .task import Replay, UnlearningTask, quiet_randomness
 from .taskinfo import TaskInfo
 from .training import EpochDone
 from .unlearner import Unlearner
@@ -79,7 +80,7 @@ class Workbench:
         settings: WorkerSettings,
         data: ImageData | None = None,
     ) -> None:
-        self.store, self.job = store, job
+        self.store, self.job, self.settings = store, job, settings
         self.device = torch.device(settings.device)
         self.data = get_images(store, job.original.data) if data is None else data
         self.split = split_of(self.data, job.original)
@@ -213,7 +214,20 @@ class Workbench:
             served=served,
             prepared=prepared,
             epoch_done=epoch_done,
+            replay=self._replay(served) if self._opens_history(request) else None,
         )
+
+    def _opens_history(self, request: ForgetRequest | None) -> bool:
+        return request is None and "history" in self.method.needs
+
+    def _replay(self, served: dict[str, int]) -> Replay:
+        """Train the original again, for methods that look at its history."""
+        from .replay import replay_training  # it stands above this module
+
+        def replay(callbacks: Sequence[Callback]) -> nn.Module:
+            return replay_training(self.store, self.job.original, self.settings, callbacks, served)
+
+        return replay
 
     def _timed(self, task: UnlearningTask, call: Any) -> tuple[Any, float, int | None]:  # noqa: ANN401
         """Call with gradients as declared and randomness of its own; seconds and peak memory."""

@@ -15,7 +15,6 @@ Cost: `epochs` passes over the retain set with a teacher's forward pass beside e
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -59,19 +58,16 @@ class Scrub(Unlearner):
 
     def unlearn(self, model: nn.Module, task: UnlearningTask) -> nn.Module:
         """Run the max and min passes against a frozen copy of the original."""
-        import torch
         from torch.nn import functional as F  # noqa: N812
 
-        teacher = deepcopy(model).eval().requires_grad_(requires_grad=False)
+        from ..bench import frozen_copy, softened_kl
+
+        teacher = frozen_copy(model)
 
         def distance(student: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
             """T^2 KL(teacher || student), mean over the batch; and the student's logits."""
-            with torch.no_grad():
-                target = F.log_softmax(teacher(batch.images) / self.temperature, 1)
             outputs = student(batch.images)
-            softened = F.log_softmax(outputs / self.temperature, 1)
-            kl = F.kl_div(softened, target, reduction="batchmean", log_target=True)
-            return self.temperature**2 * kl, outputs
+            return softened_kl(outputs, teacher(batch.images), self.temperature), outputs
 
         def max_loss(student: nn.Module, batch: Batch) -> Tensor:
             return -distance(student, batch)[0]

@@ -110,10 +110,10 @@ class HeadBias(Unlearner):
         return model
 
 
-class RandomLabel(Unlearner):
+class DrawnLabels(Unlearner):
     """Train on the forget set with labels drawn at random, and on the retain set as it is."""
 
-    name = "random-label"
+    name = "drawn-labels"
     reference = "test"
     needs: ClassVar = frozenset({"forget", "retain", "gradients"})
     epochs: int = 4

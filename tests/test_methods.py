@@ -37,6 +37,8 @@ NAMES = METHODS.names()
 
 def prepared_store(tmp_path, method, **changes):
     """A store with the toy images and the original; and the cell of the method on it."""
+    if METHODS.create(method).scope == {"sample"}:
+        changes = {"scenarios": ["random[count=1]"]} | changes
     spec = toy_spec(methods=[method], **changes)
     plan = toy_plan(spec)
     cell = next(c for c in plan.cells if c.method.name == METHODS.create(method).name)

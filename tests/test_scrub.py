@@ -59,7 +59,7 @@ def test_the_teacher_is_a_deep_copy_that_never_moves(monkeypatch):
             copies.append(made)
         return made
 
-    monkeypatch.setattr("unlearnbench.methods.scrub.deepcopy", spy)
+    monkeypatch.setattr("unlearnbench.bench.distillation.deepcopy", spy)
     method = SCRUB(lr=0.05, epochs=2, max_epochs=1)
     student = method.unlearn(trained(), toy_task(method))
     (teacher,) = copies

@@ -324,10 +324,10 @@ def test_a_bank_that_is_killed_goes_on_and_ends_with_the_same_figures(folder):
 @pytest.mark.timeout(1200)
 def test_the_table_on_digits_with_wrong_labels(tmp_path, capsys):
     """Section 2.7 of the evaluation specification, in miniature; bounds are standard errors."""
-    rows = ["identity", "retrain", "retrain-again", "leaky-retrain", "finetune", "random-label",
+    rows = ["identity", "retrain", "retrain-again", "leaky-retrain", "finetune", "drawn-labels",
             "constant-output"]  # fmt: skip
     methods = ["retrain-again", "leaky-retrain", "finetune[epochs=2,lr=0.001]",
-               "random-label[lr=0.0003]", "constant-output"]  # fmt: skip
+               "drawn-labels[lr=0.0003]", "constant-output"]  # fmt: skip
     spec = attack_spec(
         32, datasets=["digits[label_noise=0.08]"], models=[LEARNER], methods=methods,
         training=BY_HEART | {"epochs": 40, "batch_size": 32}, scenarios=["random[fraction=0.2]"],
@@ -352,10 +352,10 @@ def test_the_table_on_digits_with_wrong_labels(tmp_path, capsys):
     again = table["retrain-again"]
     assert abs(again["ulira.efficacy/acc"] - 0.5) < 3 * again["ulira.efficacy/null_sd"]
     # random labels are nearly harmless to one attacker for all, and plainly leak by example
-    random = table["random-label"]
-    assert privacy["random-label"] - 3 * se["random-label"] > 0.5
-    difference = random["ulira.privacy/auc"] - random["mia.population/auc"]
-    assert difference > 3 * random["ulira.privacy/auc_se"]
+    drawn = table["drawn-labels"]
+    assert privacy["drawn-labels"] - 3 * se["drawn-labels"] > 0.5
+    difference = drawn["ulira.privacy/auc"] - drawn["mia.population/auc"]
+    assert difference > 3 * drawn["ulira.privacy/auc_se"]
     # a constant tells nothing, and is nothing like a retrained model
     assert privacy["constant-output"] == 0.5
     assert table["constant-output"]["ulira.efficacy/acc"] > 0.98
