@@ -169,6 +169,24 @@ def load_plugin_files(paths: Iterable[str | Path]) -> None:
     problems.raise_any()
 
 
+def classes_of_file(path: str | Path) -> list[type[Unlearner] | type[Dataset]]:
+    """Register what a Python file defines, and return it, methods first.
+
+    Raises:
+        InputError: As `load_plugin_files`.
+    """
+    load_plugin_files([path])
+    name = _module_name(Path(path), Path(path).read_bytes())
+    found: list[type[Unlearner] | type[Dataset]] = []
+    found += [cls for cls in METHODS.classes() if cls.__module__ == name]
+    found += [cls for cls in DATASETS.classes() if cls.__module__ == name]
+    return found
+
+
+def _module_name(path: Path, source: bytes) -> str:
+    return f"unlearnbench_plugin_{path.stem}_{digest_bytes(source)[:10]}"
+
+
 def _load_plugin_file(path: Path) -> None:
     try:
         source = path.read_bytes()
@@ -176,7 +194,7 @@ def _load_plugin_file(path: Path) -> None:
         raise InputError(f"plug-in file `{path}` does not exist.") from None
     except OSError as error:
         raise InputError(f"plug-in file `{path}` cannot be read: {error.strerror}.") from None
-    name = f"unlearnbench_plugin_{path.stem}_{digest_bytes(source)[:10]}"
+    name = _module_name(path, source)
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path.resolve())
