@@ -1,4 +1,4 @@
-"""The command line: `unlearnbench run | plan | ls | leaderboard | sync | request`.
+"""The command line: `unlearnbench run | plan | tune | ls | check | leaderboard | sync | …`.
 
 Imports are lazy: `--help` and `ls methods` load neither torch nor pandas.
 """
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .cli_check import check
+from .cli_new import new_dataset, new_method
 from .errors import InputError, Problems, StoreError, UnlearnBenchError
 
 if TYPE_CHECKING:
@@ -587,6 +589,10 @@ def _report(result: RunResult, sync_command: str) -> None:
     counts = ", ".join(f"{summary[f'cells_{s}']:g} {s}" for s in ("ok", "failed", "skipped"))
     click.echo(f"Cells: {counts}. {done}.")
     click.echo(f"Results: {result.out / 'leaderboard.html'}   MLflow UI: {result.ui_command}")
+
+
+for command in (check, new_method, new_dataset):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -120,22 +120,10 @@ def check(group: str, *kinds: Kind) -> Callable[[Callable[[Any], None]], Callabl
     return add
 
 
-def checks_of(kind: Kind, names: Iterable[str] = ()) -> list[Check]:
-    """The checks of a kind of plug-in, in the order of the groups.
-
-    Args:
-        kind: `method` or `dataset`.
-        names: The checks wanted; none for all.
-
-    Raises:
-        UnknownNameError: If there is no check of a name.
-    """
+def checks_of(kind: Kind) -> list[Check]:
+    """The checks of a kind of plug-in, `method` or `dataset`, in the order of the groups."""
     known = [c for c in CHECKS.values() if kind in c.kinds]
-    wanted = set(names)
-    for name in sorted(wanted - {c.name for c in known}):
-        raise UnknownNameError(f"check of a {kind}", name, [c.name for c in known])
-    chosen = [c for c in known if not wanted or c.name in wanted]
-    return sorted(chosen, key=lambda c: GROUPS.index(c.group))
+    return sorted(known, key=lambda c: GROUPS.index(c.group))
 
 
 def unknown_failures(subject: Subject | DatasetSubject) -> Iterator[Result]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -84,10 +84,28 @@ def check_plugin(
     Raises:
         InputError: If there is no such plug-in or check, or the plug-in cannot be loaded.
     """
-    found: list[Result] = []
-    for subject in find_subjects(what, time_limit_s=time_limit_s, data_root=data_root):
-        found += results(subject, checks_of(subject.kind, checks), whole=not tuple(checks))
-    return found
+    subjects = find_subjects(what, time_limit_s=time_limit_s, data_root=data_root)
+    names = tuple(checks)
+    return [
+        result
+        for subject, wanted in zip(subjects, select(subjects, names), strict=True)
+        for result in results(subject, wanted, whole=not names)
+    ]
+
+
+def select(subjects: Sequence[AnySubject], names: Sequence[str]) -> list[list[Check]]:
+    """The checks wanted of every plug-in, each of which must be a check of one of them at least.
+
+    Raises:
+        UnknownNameError: If there is no check of a name.
+    """
+    known = {c.name for subject in subjects for c in checks_of(subject.kind)}
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("check", name, known)
+    return [
+        [c for c in checks_of(subject.kind) if not names or c.name in names] for subject in subjects
+    ]
 
 
 def results(subject: AnySubject, checks: Iterable[Check], *, whole: bool) -> Iterator[Result]:
