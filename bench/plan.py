@@ -104,7 +104,12 @@ def load_data(dataset: Dataset, data_root: Path, validation_fraction: float) -> 
         InputError: If its images cannot be had; a plug-in may raise anything.
     """
     try:
-        images = dataset.load(data_root)
+        images: object = dataset.load(data_root)
+        if not isinstance(images, ImageData):
+            raise DataError(
+                f"dataset `{dataset.spec}` must return `ImageData` from `load`; "
+                f"got {type(images).__name__}."
+            )
         return LoadedData(dataset, images, split_validation(images, validation_fraction))
     except InputError:
         raise

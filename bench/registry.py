@@ -127,7 +127,7 @@ class Registry(Generic[P]):
             try:
                 self._add_entry_point(entry)
             except (Exception, SystemExit) as error:  # somebody else's code may raise anything
-                self.broken[entry.name] = describe(error)
+                self.broken[entry.name] = _why(error)
 
     def _add_entry_point(self, entry: importlib.metadata.EntryPoint) -> None:
         loaded = entry.load()
@@ -208,7 +208,14 @@ def _load_plugin_file(path: Path) -> None:
         added = METHODS.add_module(module, str(path)) + DATASETS.add_module(module, str(path))
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise InputError(f"cannot load plug-in file `{path}`: {describe(error)}.") from error
+        raise InputError(f"cannot load plug-in file `{path}`: {_why(error)}.") from error
     if not added:
         del sys.modules[name]
         raise InputError(f"plug-in file `{path}` defines no method and no dataset.")
+
+
+def _why(error: BaseException) -> str:
+    """Why a plug-in cannot be loaded, without a full stop."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"it needs the module `{error.name}`, which is not installed"
+    return describe(error)

@@ -17,7 +17,7 @@ HEAD = '''
 import gc, os, random, sys, time
 import numpy as np, torch
 from typing import Annotated, Any, ClassVar
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PlainSerializer
 from unlearnbench.bench import DATASETS, DeclinedError, Range, Unlearner
 
 KEPT = []
@@ -250,7 +250,15 @@ BAD = {
                        "w = next(model.parameters())\n        w.data.mul_(1.0001)\n        "
                        "return 1e-4 * w.square().sum()", "`training_penalty` changes weights"),
     ],
-    "originals-keyed-apart": [],
+    "originals-keyed-apart": [
+        ("one-key", '"""One.\n\n    weight: A weight.\n    """\n    recipe = "one-key"\n    '
+                    "penalty_fields = frozenset({'weight'})\n    "
+                    "weight: Annotated[float, PlainSerializer(lambda v: 1e-4), "
+                    "Range(1e-5, 1e-3)] = 1e-4\n    "
+                    "def training_penalty(self, model):\n        "
+                    "return 1e-4 * next(model.parameters()).square().sum()",
+         "originals of two values have the same key"),
+    ],
     "penalty-fields-complete": [
         ("hides", '"""One.\n\n    weight: A weight.\n    """\n    recipe = "hiding"\n    '
                   "weight: Annotated[float, Range(1e-5, 1e-3)] = 1e-4\n    "
@@ -326,9 +334,8 @@ def test_a_method_without_a_fault_passes_every_check(planted):
 
 
 def test_every_check_of_a_method_has_caught_something():
-    assert {c.name for c in checks_of("method")} - {c for c, bad in BAD.items() if bad} <= {
-        "originals-keyed-apart"
-    }
+    assert {c.name for c in checks_of("method")} == {c for c, bad in BAD.items() if bad}
+    assert {c.name for c in checks_of("dataset") if c.group == "images"} == set(BAD_IMAGES)
 
 
 # --- known failures -------------------------------------------------------------------------------

@@ -62,9 +62,13 @@ def originals_keyed_apart(subject: Subject) -> None:
         if key == lab.original_job(CONVNET, recipe.plain).key:
             raise CheckFailure("give the recipe a name of its own")
         for field in sorted(subject.method.penalty_fields):
-            other = lab.recipe(_changed(subject.method, {field}), CONVNET)
-            if other != recipe and key == lab.original_job(CONVNET, other).key:
-                raise CheckFailure(f"put `{field}` into `penalty_fields`")
+            other = _changed(subject.method, {field})
+            same = key == lab.original_job(CONVNET, lab.recipe(other, CONVNET)).key
+            if other != subject.method and same:
+                raise CheckFailure(
+                    f"let every value of `{field}` be written as JSON of its own: originals of "
+                    "two values have the same key"
+                )
 
 
 @check("recipes")
