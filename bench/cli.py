@@ -1,6 +1,6 @@
-"""The command line: `unlearnbench run | plan | ls | sync | request …`.
+"""The command line: `unlearnbench run | plan | tune | ls | sync | request …`.
 
-`leaderboard`, `diff` and `report` are in files of their own.
+Other commands are in files of their own, `cli_*.py`.
 
 Imports are lazy: `--help` and `ls methods` load neither torch nor pandas.
 """
@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .cli_check import check
 from .cli_errors import BAD_INPUT, INTERRUPTED, SOME_FAILED, friendly_errors
 from .cli_leaderboard import diff, leaderboard
+from .cli_new import new_dataset, new_method
 from .cli_report import make_command as make_report_command
 from .errors import InputError, Problems, UnlearnBenchError
 
@@ -532,6 +534,10 @@ def _report(result: RunResult, sync_command: str) -> None:
     counts = ", ".join(f"{summary[f'cells_{s}']:g} {s}" for s in ("ok", "failed", "skipped"))
     click.echo(f"Cells: {counts}. {done}.")
     click.echo(f"Results: {result.out / 'leaderboard.html'}   MLflow UI: {result.ui_command}")
+
+
+for command in (check, new_method, new_dataset):
+    cli.add_command(command)
 
 
 def main() -> None:

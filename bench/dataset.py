@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import DataError, PluginError
 from .keys import content_key, digest_bytes
-from .plugin import Plugin
+from .plugin import Plugin, check_known_failures
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,3 +145,4 @@ def check_dataset(dataset: type[Dataset]) -> None:
     for attribute in ("name", "reference", "about"):
         if not isinstance(getattr(dataset, attribute, None), str):
             raise PluginError(f"dataset class `{dataset.__name__}` needs `{attribute}`, a text.")
+    check_known_failures(dataset)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .batches import ExampleSet
-from .errors import DivergedError
+from .errors import DivergedError, InputError
 
 BATCH = 512
 BATCH_VALUES = BATCH * 3 * 64 * 64  # of larger images fewer are passed at once, to bound memory
@@ -82,10 +82,10 @@ def accuracy(model: nn.Module, examples: ExampleSet) -> float:
 
     Raises:
         DivergedError: If an output is not finite.
-        ValueError: If there are no examples.
+        InputError: If there are no examples.
     """
     if not len(examples):
-        raise ValueError(f"the {examples.role} set is empty: its accuracy is not defined.")
+        raise InputError(f"the {examples.role} set is empty: its accuracy is not defined.")
     hits = logits(model, examples).argmax(1) == examples.labels
     return float(hits.cpu().double().mean())
 

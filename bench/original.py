@@ -158,13 +158,22 @@ def _check_penalty(training: Training) -> None:
 
     Raises:
         DeclinedError: If it would train the plain original under another name.
+        TypeError: If the penalty is no tensor of one number.
     """
     penalty = training.recipe.penalty
     if penalty is None:
         return
     with quiet_randomness(torch.Generator(), training.examples.ids.device):
-        value = penalty.training_penalty(training.model)
-    if isinstance(value, torch.Tensor) and not value.requires_grad:
+        value: object = penalty.training_penalty(training.model)
+    if not (isinstance(value, torch.Tensor) and value.numel() == 1):
+        shape = (
+            f"a tensor of shape {tuple(value.shape)}" if hasattr(value, "shape") else repr(value)
+        )
+        raise TypeError(
+            f"method `{penalty.name}` must return a tensor of one number from `training_penalty`; "
+            f"got {shape}."
+        )
+    if not value.requires_grad:
         raise DeclinedError(
             f"recipe `{training.recipe.name}` finds nothing to penalise in this network, and would "
             "train the plain original under another name; use the recipe `plain`."

@@ -104,7 +104,12 @@ def load_data(dataset: Dataset, data_root: Path, validation_fraction: float) -> 
         InputError: If its images cannot be had; a plug-in may raise anything.
     """
     try:
-        images = dataset.load(data_root)
+        images: object = dataset.load(data_root)
+        if not isinstance(images, ImageData):
+            raise DataError(
+                f"dataset `{dataset.spec}` must return `ImageData` from `load`; "
+                f"got {type(images).__name__}."
+            )
         return LoadedData(dataset, images, split_validation(images, validation_fraction))
     except InputError:
         raise
@@ -298,15 +303,24 @@ class Table:
             num_classes=self.loaded.images.num_classes,
             image_shape=self.loaded.images.image_shape,
         )
-        try:
-            reasons = method.unsupported_reasons(facts)
-        except Exception as error:  # a plug-in's code may raise anything
-            raise InputError(
-                f"method `{method.spec}`: `unsupported_reasons` raised {describe(error)}."
-            ) from error
-        if not isinstance(reasons, list):
-            raise InputError(
-                f"method `{method.spec}`: `unsupported_reasons` must return a list of sentences; "
-                f"got {reasons!r}."
-            )
-        return tuple(map(str, reasons))
+        return declined_reasons(method, facts)
+
+
+def declined_reasons(method: Unlearner, facts: TaskInfo) -> tuple[str, ...]:
+    """Ask a method why it declines a task, if it does.
+
+    Raises:
+        InputError: If a plug-in answers with anything but sentences.
+    """
+    try:
+        reasons = method.unsupported_reasons(facts)
+    except Exception as error:  # a plug-in's code may raise anything
+        raise InputError(
+            f"method `{method.spec}`: `unsupported_reasons` raised {describe(error)}."
+        ) from error
+    if not isinstance(reasons, list):
+        raise InputError(
+            f"method `{method.spec}`: `unsupported_reasons` must return a list of sentences; "
+            f"got {reasons!r}."
+        )
+    return tuple(map(str, reasons))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from .errors import InputError, UnknownNameError
+from .errors import InputError, PluginError, UnknownNameError
 from .keys import digest_bytes
 from .spec_string import format_spec
 
@@ -24,12 +24,15 @@ class Plugin(BaseModel):
     Attributes:
         name: Registered name, kebab-case.
         kind: What the plug-in is, for messages (`method`, `dataset`, …).
+        known_failures: Checks of the contract (`unlearnbench check`) that it is known to fail,
+            each with the reason. One that passes all the same is reported.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: ClassVar[str]
     kind: ClassVar[str] = "plug-in"
+    known_failures: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def create(cls, params: Mapping[str, Any]) -> Self:
@@ -78,6 +81,24 @@ class Plugin(BaseModel):
             key: value for key, value in self.params.items() if getattr(self, key) != defaults[key]
         }
         return format_spec(self.name, changed)
+
+
+def check_known_failures(cls: type[Plugin]) -> None:
+    """Refuse known failures that are no reasons by the name of a check.
+
+    Raises:
+        PluginError: One sentence that says what to write.
+    """
+    failures: object = cls.known_failures
+    wrong = not isinstance(failures, Mapping) or not all(
+        isinstance(name, str) and isinstance(reason, str) and reason.strip()
+        for name, reason in failures.items()
+    )
+    if wrong:
+        raise PluginError(
+            f"{cls.kind} `{cls.name}` must give `known_failures` as "
+            f'{{"name of a check": "reason"}}; got {failures!r}.'
+        )
 
 
 def explain(error: ValidationError, owner: str, model: type[BaseModel]) -> InputError:

@@ -127,7 +127,7 @@ class Registry(Generic[P]):
             try:
                 self._add_entry_point(entry)
             except (Exception, SystemExit) as error:  # somebody else's code may raise anything
-                self.broken[entry.name] = describe(error)
+                self.broken[entry.name] = _why(error)
 
     def _add_entry_point(self, entry: importlib.metadata.EntryPoint) -> None:
         loaded = entry.load()
@@ -169,6 +169,24 @@ def load_plugin_files(paths: Iterable[str | Path]) -> None:
     problems.raise_any()
 
 
+def classes_of_file(path: str | Path) -> list[type[Unlearner] | type[Dataset]]:
+    """Register what a Python file defines, and return it, methods first.
+
+    Raises:
+        InputError: As `load_plugin_files`.
+    """
+    load_plugin_files([path])
+    name = _module_name(Path(path), Path(path).read_bytes())
+    found: list[type[Unlearner] | type[Dataset]] = []
+    found += [cls for cls in METHODS.classes() if cls.__module__ == name]
+    found += [cls for cls in DATASETS.classes() if cls.__module__ == name]
+    return found
+
+
+def _module_name(path: Path, source: bytes) -> str:
+    return f"unlearnbench_plugin_{path.stem}_{digest_bytes(source)[:10]}"
+
+
 def _load_plugin_file(path: Path) -> None:
     try:
         source = path.read_bytes()
@@ -176,7 +194,7 @@ def _load_plugin_file(path: Path) -> None:
         raise InputError(f"plug-in file `{path}` does not exist.") from None
     except OSError as error:
         raise InputError(f"plug-in file `{path}` cannot be read: {error.strerror}.") from None
-    name = f"unlearnbench_plugin_{path.stem}_{digest_bytes(source)[:10]}"
+    name = _module_name(path, source)
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path.resolve())
@@ -190,7 +208,14 @@ def _load_plugin_file(path: Path) -> None:
         added = METHODS.add_module(module, str(path)) + DATASETS.add_module(module, str(path))
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise InputError(f"cannot load plug-in file `{path}`: {describe(error)}.") from error
+        raise InputError(f"cannot load plug-in file `{path}`: {_why(error)}.") from error
     if not added:
         del sys.modules[name]
         raise InputError(f"plug-in file `{path}` defines no method and no dataset.")
+
+
+def _why(error: BaseException) -> str:
+    """Why a plug-in cannot be loaded, without a full stop."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"it needs the module `{error.name}`, which is not installed"
+    return describe(error)

@@ -192,6 +192,18 @@ def declared(method: type[Unlearner]) -> list[Dimension]:
     return found
 
 
+def values_of(method: type[Unlearner], name: str) -> Range | tuple[Any, ...]:
+    """Values that a field declares, searched or not: its range or its choices; else none."""
+    info = method.model_fields[name]
+    kind, marks = _taken_apart(info.annotation, info.metadata)
+    ranges = [mark for mark in marks if isinstance(mark, Range)]
+    if ranges:
+        return ranges[0]
+    if kind is bool:
+        return (False, True)
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
 def _taken_apart(annotation: Any, metadata: Iterable[Any]) -> tuple[Any, list[Any]]:  # noqa: ANN401
     """The type of a field without None, and all that is noted beside it."""
     marks = list(metadata)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from .errors import PluginError
-from .plugin import Plugin
+from .plugin import Plugin, check_known_failures
+from .ranges import Range
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -188,6 +191,8 @@ def check_declaration(method: type[Unlearner]) -> None:
                 f"method `{method.name}` names {sorted(wrong)} in `{attribute}`, "
                 f"which are not among its fields: {', '.join(method.model_fields)}."
             )
+    check_known_failures(method)
+    _check_ranges(method)
     if "variant_of" in vars(method):
         for own in ("prepare", "training_penalty"):
             if own in vars(method):
@@ -200,3 +205,25 @@ def check_declaration(method: type[Unlearner]) -> None:
         raise PluginError(
             f"method `{method.name}` must give both `recipe` and `training_penalty`, or neither."
         )
+
+
+def _check_ranges(method: type[Unlearner]) -> None:
+    """Refuse search ranges that make no sense, or whose ends the field itself refuses."""
+    from .search_space import declared  # which knows methods by their interface
+
+    for dimension in declared(method):
+        info = method.model_fields[dimension.name]
+        if not isinstance(dimension.values, Range):
+            continue
+        field: Any = info.annotation
+        if info.metadata:
+            field = Annotated[field, *info.metadata]
+        for end in (dimension.values.low, dimension.values.high):
+            try:
+                TypeAdapter(field).validate_python(end)
+            except ValidationError as error:
+                wish = error.errors()[0]["msg"].removeprefix("Input ")
+                raise PluginError(
+                    f"method `{method.name}`: the range of `{dimension.name}` ends at {end:g}, "
+                    f"which `{dimension.name}` refuses: it {wish}."
+                ) from None

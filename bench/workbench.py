@@ -114,6 +114,7 @@ class Workbench:
                 task = self._task("prepare", None, served, None)
                 model = deepcopy(self.original)
                 state, seconds, _ = self._timed(task, lambda: self.method.prepare(model, task))
+                _check_prepared(self.method, state)
                 meta = {"prepare_s": seconds, "samples": served, "weights": self._weights}
                 found = self.store.put("prepared", self.job.prepared_key, meta, state or {})
         return Prepared(
@@ -250,6 +251,22 @@ class Workbench:
         with quiet_randomness(torch.Generator(), self.device), torch.enable_grad():
             loss = nn.functional.cross_entropy(model(images), labels)
             loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _check_prepared(method: Unlearner, state: object) -> None:
+    """Refuse what is not named tensors.
+
+    Raises:
+        TypeError: One sentence that says what to return.
+    """
+    named = isinstance(state, Mapping) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    )
+    if state is not None and not named:
+        raise TypeError(
+            f"method `{method.name}` must return tensors by name from `prepare`, or None; "
+            f"got {type(state).__name__}."
+        )
 
 
 def begin(settings: WorkerSettings) -> Store:

@@ -45,6 +45,9 @@ class Scrub(Unlearner):
     name: ClassVar[str] = "scrub"
     reference: ClassVar[str] = "Kurmanji et al., NeurIPS 2023"
     needs: ClassVar = frozenset({"forget", "retain", "gradients"})
+    known_failures: ClassVar = {
+        "forgets": "its step size is for passes of hundreds of steps, and these have three"
+    }
 
     lr: Annotated[float, Field(gt=0), Range(1e-4, 5e-2, log=True)] = 5e-4
     epochs: Annotated[int, Field(ge=1), Range(2, 10)] = 3

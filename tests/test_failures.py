@@ -107,6 +107,36 @@ def here(tmp_path_factory, tracking_uri):
     return {r.method: r for r in result.records}, folder / "out"
 
 
+@pytest.mark.parametrize(
+    ("returned", "got"), [("[1]", "list"), ("{'x': 1}", "dict"), ("{1: torch.ones(2)}", "dict")]
+)
+def test_a_preparation_that_is_no_named_tensors_is_a_failed_record(run, returned, got):
+    fault = f"def prepare(self, model, task):\n        import torch\n        return {returned}"
+    (record,) = [r for r in run(source("return model", fields=fault)).values() if r.method == "bad"]
+    assert record.status == "failed"
+    assert record.reason == (
+        f"TypeError: method `bad` must return tensors by name from `prepare`, or None; got {got}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [
+        ("None", "None"),
+        ("0.5", "0.5"),
+        ("next(model.parameters())[0, 0]", "a tensor of shape (3, 3)"),
+    ],
+)
+def test_a_penalty_that_is_no_number_fails_its_originals_with_a_sentence(run, returned, got):
+    fault = f"recipe = 'odd'\n    def training_penalty(self, model):\n        return {returned}"
+    records = run(source("return model", fields=fault))
+    (record,) = [r for r in records.values() if r.method == "bad"]
+    assert record.reason == (
+        "its original failed: TypeError: method `bad` must return a tensor of one number from "
+        f"`training_penalty`; got {got}"
+    )
+
+
 @pytest.mark.parametrize("body", HERE)
 def test_a_method_that_goes_wrong_becomes_a_failed_record_with_a_reason(here, body):
     records, out = here

@@ -1,8 +1,8 @@
-"""What every method promises, checked over every registered method by running real cells."""
+"""The contract over every registered method of ours, and what controls and the task promise."""
 
 from __future__ import annotations
 
-import random
+import importlib
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ import torch
 from unlearnbench.bench import (
     DATASETS,
     METHODS,
-    DeclinedError,
     UndeclaredNeedError,
     Unlearner,
 )
@@ -21,6 +20,7 @@ from unlearnbench.bench.jobs import WorkerSettings
 from unlearnbench.bench.original import run_original
 from unlearnbench.bench.runner import run_sweep
 from unlearnbench.bench.store import Store
+from unlearnbench.bench.testing import contract
 
 from .toys import (
     same_tensors,
@@ -50,44 +50,7 @@ def prepared_store(tmp_path, method, **changes):
     return store, cell.job, settings
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_same_seed_gives_same_bits_and_the_original_is_untouched(name, tmp_path):
-    results = []
-    for run in ("first", "second"):
-        store, job, settings = prepared_store(tmp_path / run, name)
-        before = store.get("original", job.original.key).tensors()
-        run_cell(job, settings)
-        after = store.get("original", job.original.key).tensors()
-        assert all(torch.equal(before[k], after[k]) for k in before)
-        artifact = store.get("cell", job.key)
-        results.append((artifact.tensors(), artifact.meta["metrics"]))
-    (first, metrics), (second, again) = results
-    assert first.keys() == second.keys() == before.keys()
-    assert all(torch.equal(first[k], second[k]) for k in first)
-    assert metrics == again
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_global_random_state_gradients_and_threads_are_left_as_found(name, tmp_path):
-    _, job, settings = prepared_store(tmp_path, name)
-    torch.manual_seed(11)
-    np.random.seed(11)
-    random.seed(11)
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    run_cell(job, settings)
-    assert torch.equal(states[0], torch.get_rng_state())
-    assert np.array_equal(states[1], np.random.get_state()[1])
-    assert states[2] == random.getstate()
-    assert torch.is_grad_enabled()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_only_declared_sets_are_served_and_they_are_counted(name, tmp_path):
-    store, job, settings = prepared_store(tmp_path, name)
-    run_cell(job, settings)
-    samples = store.get("cell", job.key).meta["samples"]
-    assert set(samples) <= METHODS.get(name).needs
-    assert all(count > 0 for count in samples.values())
+test_contract = contract(*NAMES)
 
 
 def test_identity_is_bit_identical_to_the_original(tmp_path):
@@ -233,34 +196,13 @@ def test_a_cell_that_is_declined_when_it_runs_is_not_applicable(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_declarations_are_complete(name):
+def test_a_file_of_ours_is_named_after_its_method_and_says_where_it_comes_from(name):
     cls = METHODS.get(name)
-    module = cls.__module__.rsplit(".", 1)[1]
-    assert name == module.replace("_", "-")
-    doc = __import__("importlib").import_module(cls.__module__).__doc__
-    assert all(
-        f"{heading}:" in doc for heading in ("Source", "Reference code", "Differences", "Cost")
-    )
-    method = cls.create({})
-    assert cls.create(method.params) == method
-    assert METHODS.create(method.spec) == method
-    for field, info in cls.model_fields.items():
-        for bound in info.metadata:
-            if type(bound).__name__ == "Range" and info.default is not None:
-                assert bound.low <= info.default <= bound.high, field
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_vision_transformer_is_served_or_declined_with_a_sentence(name, tmp_path):
-    models = ["vit_tiny_patch16_224[depth=2,embed_dim=24,num_heads=3]"]
-    if issubclass(METHODS.get(name), METHODS.get("osp")):
-        reason = "only 1 of 9 layers" if name == "osp-vanilla" else "nothing to penalise"
-        with pytest.raises(DeclinedError, match=reason):
-            run_cell(*prepared_store(tmp_path, name, models=models)[1:])
-    else:
-        store, job, settings = prepared_store(tmp_path, name, models=models)
-        run_cell(job, settings)
-        assert 0 <= store.get("cell", job.key).meta["metrics"]["retain_acc"] <= 1
+    assert name == cls.__module__.rsplit(".", 1)[1].replace("_", "-")
+    doc = importlib.import_module(cls.__module__).__doc__
+    for heading in ("Source", "Reference code", "Differences", "Cost"):
+        assert f"{heading}:" in doc
+    assert METHODS.create(cls.create({}).spec) == cls.create({})
 
 
 def test_same_tensors_helper_sees_a_difference():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from unlearnbench.bench import DATASETS, METHODS, InputError
-from unlearnbench.bench.plan import LoadedData, make_plan
+from unlearnbench.bench import DATASETS, METHODS, DataError, Dataset, InputError
+from unlearnbench.bench.plan import LoadedData, load_data, make_plan
 from unlearnbench.bench.planview import describe_plan
 from unlearnbench.bench.runner import plan_sweep
 from unlearnbench.bench.scenario import split_validation
@@ -313,3 +313,16 @@ def test_planning_can_check_the_models():
 def test_registered_methods_and_datasets_are_as_before_a_plugin():
     assert "mine-to-edit" not in METHODS.names()
     assert "digits" in DATASETS.names()
+
+
+def test_a_dataset_that_returns_something_else_is_one_sentence(tmp_path):
+    class Odd(Dataset):
+        name = "odd"
+        reference = about = "none"
+
+        def load(self, data_root):
+            return [1, 2]
+
+    with pytest.raises(DataError) as caught:
+        load_data(Odd(), tmp_path, 0.1)
+    assert str(caught.value) == ("dataset `odd` must return `ImageData` from `load`; got list.")

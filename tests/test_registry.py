@@ -33,7 +33,9 @@ class {cls}(Dataset):
         raise NotImplementedError
 """
 METHOD = """
-from unlearnbench.bench import Unlearner
+from typing import Annotated
+from pydantic import Field
+from unlearnbench.bench import Range, Unlearner, When
 
 class Forgetful(Unlearner):
     '''Do nothing at all.'''
@@ -42,6 +44,32 @@ class Forgetful(Unlearner):
     def unlearn(self, model, task):
         return model
 """
+
+
+# what a method declares -> why it is refused
+BAD_DECLARATIONS = {
+    "a: Annotated[float, Range(2, 1)] = 1.5":
+        "ValueError: `low` must be below `high`; got 2 and 1.",
+    "a: Annotated[float, Range(0, 1, log=True)] = 0.5":
+        "ValueError: `low` must be positive when `log` is set; got 0.",
+    "a: Annotated[float, Field(gt=0), Range(0, 1)] = 0.5":
+        "method `forgetful`: the range of `a` ends at 0, which `a` refuses: it should be greater "
+        "than 0.",
+    "a: Annotated[int, Field(le=9), Range(1, 10)] = 5":
+        "method `forgetful`: the range of `a` ends at 10, which `a` refuses: it should be less "
+        "than or equal to 9.",
+    "a: Annotated[int, Range(0.5, 10)] = 5":
+        "method `forgetful`: the range of `a` ends at 0.5, which `a` refuses",
+    "a: Annotated[str, Range(1, 10)] = 'x'":
+        "method `forgetful`: `a` has a range, but is no number.",
+    "a: Annotated[bool, When(b=1)] = True":
+        "method `forgetful`: the condition of `a` names `b`, which must be a field",
+    "needs = {'retian'}": "method `forgetful` declares needs ['retian']; allowed: forget, retain",
+    "scope = {'classes'}": "method `forgetful` declares scope ['classes']; allowed: class, sample.",
+    "known_failures = {'finite': ' '}":
+        "method `forgetful` must give `known_failures` as {{\"name of a check\": \"reason\"}}; got",
+    "known_failures = ['finite']": "method `forgetful` must give `known_failures` as",
+}  # fmt: skip
 
 
 def new_datasets():
@@ -193,7 +221,7 @@ def test_entry_point_may_be_a_class_or_a_module(datasets, entry_points, module):
     [
         ("raise ValueError('two\\nlines.')", "outside", "ValueError: two lines"),
         ("import sys; sys.exit(3)", "outside", "SystemExit: 3"),
-        ("import does_not_exist", "outside", "ModuleNotFoundError: No module named"),
+        ("import does_not_exist", "outside", "it needs the module `does_not_exist`, which"),
         ("def", "outside", "SyntaxError"),
         ("", "outside:Absent", "AttributeError"),
         ("", "outside", "outside defines no dataset"),
@@ -218,6 +246,22 @@ def test_broken_entry_point_is_listed_and_harms_nothing(
     ) as caught:
         datasets.create("theirs")
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("declaration", BAD_DECLARATIONS)
+def test_a_method_with_an_impossible_declaration_is_broken_and_harms_nothing(
+    global_registries, entry_points, module, declaration
+):
+    module("outside", METHOD + f"    {declaration}\n")
+    entry_points.append(("forgetful", "outside"))
+    methods = global_registries.METHODS
+    assert "forgetful" not in methods.names()
+    assert methods.create("identity").spec == "identity"
+    with pytest.raises(InputError, match=r"^method `forgetful` cannot be loaded: ") as caught:
+        methods.create("forgetful")
+    reason = BAD_DECLARATIONS[declaration].replace("{{", "{").replace("}}", "}").rstrip(".")
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -269,6 +313,16 @@ def test_what_a_file_imports_is_not_taken_for_its_own(global_registries, tmp_pat
             DATASET.format(cls="D", name="digits"),
             "cannot load plug-in file `{path}`: two datasets are called `digits`: "
             "unlearnbench.datasets.digits and {path}.",
+        ),
+        (
+            "a.py",
+            "import absent.part",
+            "cannot load plug-in file `{path}`: it needs the module `absent`, which is not "
+            "installed.",
+        ),
+        *(
+            ("a.py", METHOD + f"    {fault}\n", "cannot load plug-in file `{path}`: " + reason)
+            for fault, reason in BAD_DECLARATIONS.items()
         ),
         (
             "a.py",
