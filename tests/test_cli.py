@@ -247,8 +247,14 @@ def test_nothing_is_downloaded_for_a_sweep_that_is_wrong_anyway(here, no_network
     assert "unknown method `scurb`" in one(here, "sweep.toml", "--data-root", "nowhere")
 
 
-@pytest.mark.parametrize("body", ["raise OSError('no disk')", "return 3"])
-def test_a_dataset_of_a_plugin_that_fails_is_one_sentence(here, plugin, body):
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("raise OSError('no disk')", "cannot be loaded: OSError: no disk."),
+        ("return 3", "must return `ImageData` from `load`; got int."),
+    ],
+)
+def test_a_dataset_of_a_plugin_that_fails_is_one_sentence(here, plugin, body, told):
     path = plugin(
         "from unlearnbench.bench import Dataset\n"
         "class Leaky(Dataset):\n"
@@ -257,7 +263,7 @@ def test_a_dataset_of_a_plugin_that_fails_is_one_sentence(here, plugin, body):
     )
     (here / "sweep.toml").write_text(toml(datasets='["leaky"]'))
     sentence = one(here, "sweep.toml", "--plugin", path)
-    assert sentence.startswith("dataset `leaky` cannot be loaded: ")
+    assert sentence == f"dataset `leaky` {told}"
 
 
 # --- models ------------------------------------------------------------------------------------

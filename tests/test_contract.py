@@ -38,7 +38,14 @@ class _Good(Unlearner):
 '''
 METHOD = '''
 class {cls}(_Good):
-    """Have one fault."""
+    """Have one fault.
+
+    Attributes:
+        a: A number.
+        size: A size.
+        step: A step.
+        weight: A weight.
+    """
     name = "{name}"
 '''
 
@@ -55,25 +62,21 @@ BAD = {
     "kebab-name": [("Bad_Name", "pass", "rename `Bad_Name`")],
     "reference-given": [("no-reference", "reference = ' '", "say in `reference`"),
                         ("no-docstring", "__doc__ = None", "give the class `NoDocstring` a doc")],
-    "parameters-described": [("no-description", "step: int = 3", "describe `step` under")],
+    "parameters-described": [("no-description", "pace: int = 3", "describe `pace` under")],
     "valid-defaults": [
-        ("bad-default", '"""One.\n\n    step: A step.\n    """\n    '
-                        "step: Annotated[int, Field(ge=1)] = 0", "`step` should be greater"),
+        ("bad-default", "step: Annotated[int, Field(ge=1)] = 0", "`step` should be greater"),
     ],
     "defaults-in-ranges": [
-        ("outside", '"""One.\n\n    step: A step.\n    """\n    '
-                    "step: Annotated[int, Range(2, 9)] = 1", "widen the range of `step`, 2 to 9"),
+        ("outside", "step: Annotated[int, Range(2, 9)] = 1", "widen the range of `step`, 2 to 9"),
     ],
     "possible-ranges": [
-        ("impossible", '"""One.\n\n    a: A.\n    """\n    '
-                       "a: Annotated[float, Range(0, 4)] = 1.0\n    "
+        ("impossible", "a: Annotated[float, Range(0, 4)] = 1.0\n    "
                        "def model_post_init(self, context):\n        "
                        "if self.a > 3:\n            raise ValueError('too large')",
          "narrow the search of `a`, which allows 4"),
     ],
     "frozen-parameters": [
-        ("soft", '"""One.\n\n    a: A.\n    """\n    '
-                 "model_config = ConfigDict(frozen=False)\n    a: int = 1", "take `frozen=False`"),
+        ("soft", "model_config = ConfigDict(frozen=False)\n    a: int = 1", "take `frozen=False`"),
     ],
     "runs": [
         ("raises", finishing("raise ValueError('no such layer')"), "ValueError: no such layer"),
@@ -197,10 +200,10 @@ BAD = {
             task.retain._pixels.images.float().mean()
          """, "needs = frozenset({'retain'})"), "by way of `_pixels`"),
     ],
-    "whole-class": [("samples-only", finishing("""
-        if task.forget_classes == (0,):
-            raise KeyError('class')
-    """), "")],
+    "two-classes": [("one-at-a-time", finishing("""
+        if len(task.forget_classes) == 2:
+            1 / 0
+    """), "ZeroDivisionError")],
     "tenth-of-the-examples": [("no-classes", finishing("""
         if task.forget_size > 1 and not task.forget_classes:
             task.forget_classes[0]
@@ -210,7 +213,7 @@ BAD = {
             with torch.no_grad():
                 next(model.parameters()).fill_(float('nan'))
     """), "gives NaN")],
-    "one-class-left": [("two-classes", finishing("""
+    "one-class-left": [("one-left", finishing("""
         if len(task.forget_classes) == 3:
             1 / 0
     """), "ZeroDivisionError")],
@@ -251,7 +254,7 @@ BAD = {
                        "return 1e-4 * w.square().sum()", "`training_penalty` changes weights"),
     ],
     "originals-keyed-apart": [
-        ("one-key", '"""One.\n\n    weight: A weight.\n    """\n    recipe = "one-key"\n    '
+        ("one-key", 'recipe = "one-key"\n    '
                     "penalty_fields = frozenset({'weight'})\n    "
                     "weight: Annotated[float, PlainSerializer(lambda v: 1e-4), "
                     "Range(1e-5, 1e-3)] = 1e-4\n    "
@@ -260,22 +263,21 @@ BAD = {
          "originals of two values have the same key"),
     ],
     "penalty-fields-complete": [
-        ("hides", '"""One.\n\n    weight: A weight.\n    """\n    recipe = "hiding"\n    '
+        ("hides", 'recipe = "hiding"\n    '
                   "weight: Annotated[float, Range(1e-5, 1e-3)] = 1e-4\n    "
                   "def training_penalty(self, model):\n        "
                   "return self.weight * next(model.parameters()).square().sum()",
          "changes with one of `weight`"),
     ],
     "prepare-fields-complete": [
-        ("hides-too", '"""One.\n\n    size: A size.\n    """\n    '
-                      "prepare_fields = frozenset()\n    "
+        ("hides-too", "prepare_fields = frozenset()\n    "
                       "size: Annotated[int, Range(1, 3)] = 2\n    "
                       "def prepare(self, model, task):\n        "
                       "return {'x': torch.full((2,), float(self.size))}",
          "changes with one of `size`"),
     ],
     "json-round-trip": [
-        ("loses", '"""One.\n\n    a: A.\n    """\n    a: Any = (1, 2)', "comes back changed"),
+        ("loses", "a: Any = (1, 2)", "comes back changed"),
     ],
 }  # fmt: skip
 CASES = [(check, name, words) for check, bad in BAD.items() for name, _, words in bad]
@@ -320,8 +322,13 @@ def test_a_fault_is_caught_by_no_other_check(planted, check, name):
     assert others <= ALSO.get(name, set())
 
 
-# some faults are two: what is left behind in one run shows in the next
-ALSO = {}
+# some faults show in two ways
+ALSO = {
+    "bad-default": {"json-round-trip", "runs"},
+    "constant": {"runs"},  # the original declines, since nothing is penalised
+    "root": {"finite"},  # its original diverges
+    "double": {"runs-in-a-worker"},  # a worker measures in the wrong dtype
+}
 
 
 def test_a_method_without_a_fault_passes_every_check(planted):

@@ -44,9 +44,10 @@ SCENARIOS = {
     "a whole class": "class[classes=[0]]",
     "a tenth of the examples": "random[fraction=0.1]",
     "one example": "random[count=1]",
+    "two classes": "class[classes=[1,2]]",
     "all classes but one": "class[classes=[0,1,2]]",
 }
-WHOLE_CLASS, TENTH, ONE_EXAMPLE, ONE_CLASS_LEFT = SCENARIOS
+WHOLE_CLASS, TENTH, ONE_EXAMPLE, TWO_CLASSES, ONE_CLASS_LEFT = SCENARIOS
 NOTHING = "an empty forget set"
 VALIDATION_FRACTION = 0.1
 

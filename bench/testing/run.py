@@ -66,6 +66,12 @@ class Run:
         """Whether the unlearned model has the tensors of the original."""
         return describe_tensors(self.state) == describe_tensors(self.original)
 
+    @property
+    def sound(self) -> bool:
+        """Whether it ended, with finite weights of the right shapes and finite outputs."""
+        finite = all(bool(torch.isfinite(t).all()) for t in self.state.values())
+        return bool(self.state) and self.same_architecture and finite and bool(self.outputs)
+
 
 def describe_tensors(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Shape and dtype of every tensor, as a person reads them."""
@@ -109,6 +115,7 @@ def run(
             lab.store.drop("prepared", job.prepared_key)
         with watched(workbench.method, found.watch, draws=draws):
             prepared = workbench.prepare()
+            found.prepared = {name: t.clone() for name, t in prepared.tensors.items()}
             outcome = workbench.unlearn(prepared.tensors)
     except DeclinedError as error:
         found.declined = str(error)
@@ -116,7 +123,6 @@ def run(
     except Exception as error:
         found.error = error.with_traceback(None)
         return found
-    found.prepared = prepared.tensors
     found.served = {
         role: prepared.served.get(role, 0) + outcome.served.get(role, 0)
         for role in {**prepared.served, **outcome.served}
