@@ -202,13 +202,12 @@ def test_the_harness_never_imports_a_method_or_dataset_by_name():
         assert not strings or path.name == "registry.py", path
 
 
-def variant_base(path):
-    """Module of the method of which every class in a file is a variant, if they are."""
+def kin_of(path):
+    """Modules of the methods that the classes in a file derive from."""
     name = f"unlearnbench.methods.{path.stem}"
-    variants = {
-        vars(cls).get("variant_of") for cls in METHODS.classes() if cls.__module__ == name
-    } - {None}
-    return f"unlearnbench.methods.{next(iter(variants))}" if variants else None
+    classes = [cls for cls in METHODS.classes() if cls.__module__ == name]
+    above = {base.__module__ for cls in classes for base in cls.__mro__}
+    return {module for module in above if module.startswith("unlearnbench.methods.")} - {name}
 
 
 @sources
@@ -218,11 +217,11 @@ def test_methods_and_datasets_import_public_names_of_the_harness_and_nothing_of_
     for room in ("methods", "datasets"):
         for path in files(room):
             public = {f"unlearnbench.bench.{name}" for name in unlearnbench.bench.__all__}
-            kin = variant_base(path)
+            kin = kin_of(path) if room == "methods" else set()
             for name in imports(path):
                 if name.startswith("unlearnbench") and name != "unlearnbench.bench":
-                    if kin and name.startswith(kin):
-                        continue  # a variant derives from the method that it varies
+                    if name in kin or name.rpartition(".")[0] in kin:
+                        continue  # what it derives from
                     base = name if name in inside or name in public else name.rpartition(".")[0]
                     assert base in public | inside, f"{path} imports {name}"
 
