@@ -66,6 +66,7 @@ class Table:
         seeds: All seeds, sorted.
         hardware: Machines on which the ok cells ran, in order of first appearance.
         notes: Sentences on the originals, where they start from weights, and on what is not ranked.
+        origins: Of these, the former.
         unranked: Why no method has a place here; empty if one has.
     """
 
@@ -80,6 +81,7 @@ class Table:
     seeds: tuple[int, ...]
     hardware: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     unranked: str = ""
 
     @property
@@ -175,6 +177,7 @@ def _table(
     rows = found.rows.copy()
     if "attack_scores" in rows:
         rows["attack_scores"] = [key if key in attacks else "" for key in rows["attack_scores"]]
+    origins = origin_notes(records)
     return Table(
         title=f"{dataset} · {model} · {scenario}",
         dataset=dataset,
@@ -186,7 +189,8 @@ def _table(
         recipes=recipes,
         seeds=tuple(sorted({record.seed for record in records})),
         hardware=tuple(dict.fromkeys(name for name in ok["hardware"] if name)),
-        notes=(*origin_notes(records), *rank_notes(found)),
+        notes=(*origins, *rank_notes(found)),
+        origins=origins,
         unranked=found.unranked,
     )
 

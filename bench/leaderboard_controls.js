@@ -111,9 +111,10 @@ function follow() {
     item.hidden = sections[item.dataset.task].element.hidden;
   }
   for (const section of document.querySelectorAll(".by-class")) {
-    section.hidden = !passes(section.dataset.dataset, state.dataset) || !passes(section.dataset.model, state.model);
+    section.hidden = !passes(section.dataset.dataset, state.dataset) || !passes(section.dataset.model, state.model) || Boolean(state.scenario);
   }
   const shown = sections.filter((section) => !section.element.hidden);
+  for (const note of document.querySelectorAll(".of-all")) note.hidden = shown.length === sections.length;
   $("nothing").hidden = shown.length > 0;
   const rows = shown.reduce((sum, section) => sum + section.found(), 0);
   say(`${rows} ${rows === 1 ? "row" : "rows"} in ${shown.length} of ${sections.length} ${sections.length === 1 ? "task" : "tasks"}`);
@@ -121,6 +122,11 @@ function follow() {
 
 function goTo(target) {
   const section = sections.find((one) => one.table.id === target);
-  section?.render();
-  section?.element.scrollIntoView();
+  if (!section) return;
+  section.render();
+  const line = state.at ? null : section.element.querySelector("tr:has([aria-expanded=true])");
+  (line ?? section.element).scrollIntoView();
+  const heading = section.element.querySelector("h2");
+  heading.tabIndex = -1; // so that the keyboard goes on from here
+  heading.focus({ preventScroll: true });
 }

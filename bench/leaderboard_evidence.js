@@ -73,7 +73,12 @@ function rocPart(data, table, row) {
     title: "ROC of the attack (log axes)", diagonal: "coin", series,
     x: { label: "false positive rate", log: true }, y: { label: "true positive rate", log: true },
   });
-  return drawn && part("roc", "What the attack can tell", drawn);
+  return drawn && part("roc", "What the attack can tell", voidNote(row.evidence), drawn);
+}
+
+/** Why figures of the attack do not count, above what is drawn of them. */
+function voidNote(evidence) {
+  return evidence.void ? el("p", { class: "warning" }, evidence.void) : null;
 }
 
 /** Reference curves look alike in every row that is opened. */
@@ -102,6 +107,7 @@ function exposedPart(data, evidence) {
   const exposed = evidence.attack === undefined ? [] : data.attacks[evidence.attack].exposed;
   if (!exposed.length) return null;
   return part("exposed", "Most exposed examples",
+    voidNote(evidence),
     plainTable("How often the attack is right on them", ["example", "attack right %"],
       exposed.map(([id, share]) => [String(id), percent(share, 0)])));
 }
@@ -138,12 +144,12 @@ function reproducePart(data, evidence) {
   if (evidence.sweep !== undefined) {
     const text = data.shared[evidence.sweep];
     commands.push(
-      el("p", {}, "Save this as ", el("code", {}, words.sweep_file), ", then type ", el("code", {}, `unlearnbench run ${words.sweep_file}`), "."),
+      el("p", {}, "Save this as ", el("code", {}, words.sweep_file), ", then type ", el("code", {}, data.shared[evidence.command]), "."),
       el("div", { class: "code" }, copyButton("Copy the sweep file", text), scrolling("Sweep file", el("pre", {}, text))));
   } else if (evidence.no_sweep !== undefined) {
     commands.push(el("p", {}, data.shared[evidence.no_sweep]));
   }
-  commands.push(el("p", {}, "A report on one of its models: ", el("code", {}, `unlearnbench report ${key}`)));
+  commands.push(el("p", {}, "A report on one of its models: ", el("code", {}, `unlearnbench report ${key} --results FOLDER`), ", with the folder of these records."));
   return part("reproduce", "Make it again", commands);
 }
 

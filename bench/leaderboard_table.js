@@ -48,6 +48,7 @@ class Section {
         createdCell: c ? undefined : (cell) => cell.setAttribute("scope", "row"),
         render: (i, kind) => {
           if (kind === "display") return this.cell(column, c, i, strips);
+          if (kind === "filter") return ""; // DataTables would read it as HTML; `rowPasses` filters
           const { text, value } = table.cells[c];
           return kind === "sort" ? { place: places[i], row: i, value: (column.numeric ? value : text)[i] } : text[i];
         },

@@ -38,7 +38,7 @@ from .reproduce import FILE, command, reproduce
 from .sweep_files import read_description
 from .sweep_records import SweepRecords, read_folder
 from .tablecell import NONE, TIMES_SIGN, known, significant
-from .verdict import RULES, Verdict, judge, reservations
+from .verdict import RULES, Verdict, attack_counts, judge, reservations
 
 UNBROKEN = "\u00a0"  # a number and its sign stay on one line
 WORDS = {
@@ -153,12 +153,12 @@ def page(evidence: Evidence, verdict: Verdict, spec: Mapping[str, Any] | None) -
         attack=attack_sentence(evidence, verdict),
         attack_notes=attack_notes(evidence, verdict),
         controls=attack_lines(evidence, verdict),
-        further=further_figures(evidence) if verdict.kind != "not known" else [],
-        exposed=exposed if verdict.kind != "not known" else [],
+        further=further_figures(evidence) if attack_counts(evidence, verdict) else [],
+        exposed=exposed if attack_counts(evidence, verdict) else [],
         exposed_note=exposed_note,
         drawings=[
             (drawing, drawing.inline_svg(f"report{drawing.suffix}"))
-            for drawing in (report_drawings(evidence) if verdict.kind != "not known" else [])
+            for drawing in (report_drawings(evidence) if attack_counts(evidence, verdict) else [])
         ],
         probes=probe_lines(evidence),
         probe_notes=[str(note) for note in record.probe.get("notes", ())],
@@ -189,13 +189,13 @@ def _cards(evidence: Evidence, verdict: Verdict) -> list[Card]:
     if record.status != "ok":
         return []
     low, high = evidence.band
-    counts = known(evidence.acc) and verdict.kind != "not known"
+    valid = known(evidence.acc) and attack_counts(evidence, verdict)
     cards = [
         Card(
             "The attack is right in",
-            f"{percent(evidence.acc)} %" if counts else NONE,
+            f"{percent(evidence.acc)} %" if valid else NONE,
             f"without a leak {percent(low)}{BAND_DASH}{percent(high)} %; a coin 50 %"
-            if counts
+            if valid
             else "not known",
         )
     ]

@@ -48,7 +48,7 @@ def _limits(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
         )
     if record.tuning.get("reason"):
         yield f"Tuning found nothing: {' '.join(str(record.tuning['reason']).split())}"
-    yield from evidence.table.notes
+    yield from evidence.table.origins
     unknown = list(_unknown(evidence))
     if unknown:
         yield f"Not in the records: {'; '.join(unknown)}."

@@ -13,7 +13,7 @@ from .recipe import is_plain
 from .record import Record
 from .report_words import count, percent
 from .tablecell import NONE, TIMES_SIGN, Row, known, significant
-from .verdict import Verdict, allowed_gap
+from .verdict import Verdict, allowed_gap, attack_counts
 
 MINUS = "\u2212"
 ACCURACIES = {
@@ -36,6 +36,8 @@ PROBES = {
     "relearn/steps": ("steps until the forgotten images are known again", 1, 0, ""),
     "js/retrained": ("distance of its answers to the retrained model's, nats", 1, 3, ""),
 }
+
+FOUND, FPR = f"{PRIVACY}tpr_0.01", f"{PRIVACY}fpr_0.01"
 
 
 class AccuracyLine(NamedTuple):
@@ -109,15 +111,19 @@ def attack_lines(evidence: Evidence, verdict: Verdict) -> list[AttackLine]:
         control = evidence.controls.get(role)
         if control is not None and name != role:
             lines.append(_attack_line(words, control.row, _control_reading(role, control.fault)))
-    own = "the original model" if name == "identity" else f"unlearned with {name}"
+    names = {"identity": "the original model", "retrain": "the retrained model"}
+    own = names.get(name, f"unlearned with {name}")
     if known(evidence.acc):
-        void = verdict.kind == "not known"
+        void = not attack_counts(evidence, verdict)
         reading = {
             "leak": "above the band: something can be told",
             "no leak": "inside the band",
             "not known": "does not count",
             "original": "what unlearning starts from",
+            "retrained": "never saw the examples",
         }[verdict.kind]
+        if void:
+            reading = "does not count"
         lines.insert(
             1 if "identity" in evidence.controls and name != "identity" else 0,
             _attack_line(own, evidence.row, reading)._replace(struck=void),
@@ -153,7 +159,7 @@ def _attack_line(words: str, row: Row, reading: str) -> AttackLine:
 def further_figures(evidence: Evidence) -> list[tuple[str, str, str]]:
     """Other figures of the attack: words, of this method, of the retrained model."""
     named = (
-        (f"{PRIVACY}tpr_0.01", "forgotten examples found while it wrongly accuses 1 % of others"),
+        (FOUND, "forgotten examples found while it wrongly accuses 1 % of others"),
         ("ulira/per_example_p95", "right on the most exposed 5 % of examples in at least"),
         (f"{PRIVACY}low_share", "forgotten examples whose score is pushed too low (1 % is ideal)"),
         (f"{EFFICACY}acc", "right in telling the unlearned from a retrained model (50 % is ideal)"),
@@ -161,8 +167,16 @@ def further_figures(evidence: Evidence) -> list[tuple[str, str, str]]:
     found = []
     for name, words in named:
         own, other = figure(evidence.row, name), figure(evidence.retrained_row, name)
-        if known(own):
-            found.append((words, f"{percent(own)} %", _shown(other, 100, 1, " %")))
+        if not known(own):
+            continue
+        shown = [f"{percent(own)} %", _shown(other, 100, 1, " %")]
+        if name == FOUND:  # the threshold is set on other pairs, so the rate differs
+            rates = (figure(row, FPR) for row in (evidence.row, evidence.retrained_row))
+            shown = [
+                f"{text} (really {percent(rate)} %)" if known(rate) else text
+                for text, rate in zip(shown, rates, strict=True)
+            ]
+        found.append((words, shown[0], shown[1]))
     return found
 
 

@@ -18,7 +18,7 @@ from .scenario import ClassScenario, IdsScenario, RandomScenario
 from .spec_string import parse_spec
 from .tablecell import TIMES_SIGN, known, significant
 from .unlearner import Unlearner
-from .verdict import Verdict, power_of
+from .verdict import Verdict, attack_counts, power_of
 
 Fact = tuple[str, str]
 
@@ -142,7 +142,12 @@ def attack_sentence(evidence: Evidence, verdict: Verdict) -> str:
         "original": "so something can be told, which is what unlearning has to undo"
         if acc > high
         else "so nothing can be told even before unlearning",
+        "retrained": "and this model never saw the examples, so that whatever is told of it is "
+        "chance or a fault of the attack",
     }
+    if verdict.kind != "not known" and not attack_counts(evidence, verdict):
+        why = "but this does not count, for the attack fails its own checks"
+        return f"{said}; {band} in 95 of 100 cases: {why}."
     return f"{said}; {band} in 95 of 100 cases: {ends_with[verdict.kind]}."
 
 
@@ -162,7 +167,7 @@ def _attack_notes(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
             "half of the training images and forgot its own share of these examples by the same "
             "method; the others it never saw."
         )
-    if verdict.kind == "not known":
+    if not attack_counts(evidence, verdict):
         return
     p = figure(row, f"{PRIVACY}p")
     if known(p):

@@ -11,7 +11,7 @@ from .class_breakdown import class_breakdowns
 from .errors import InputError
 from .leaderboard import Leaderboard, Table
 from .record import Record, latest_by_key
-from .reproduce import reproduce
+from .reproduce import command, reproduce
 from .shared_values import SharedValues, rounded
 from .table_rows import shown_name
 
@@ -26,6 +26,10 @@ SEED_NUMBERS = (
     "unlearn_s",
     "speedup",
 )
+VOID = {
+    "suspected": "It does not count: the method may have seen what it must not see.",
+    "biased": "It does not count: the retrained model lies far outside its null band.",
+}
 CLASS_NUMBERS = ("forget_acc", "gap_forget_acc", "test_acc", "gap_test_acc", ACC)
 
 
@@ -98,8 +102,11 @@ class Evidence:
             found["curves"] = curves
         if (attack := self._attack(row, records)) is not None:
             found["attack"] = attack
+            if void := VOID.get(str(row.get("attack_validity"))):
+                found["void"] = void
         try:
             found["sweep"] = place(reproduce(records, self._spec))
+            found["command"] = place(command(records[0]))
         except InputError as error:
             found["no_sweep"] = place(str(error))
         return found
@@ -107,6 +114,8 @@ class Evidence:
     def _seed(self, cell: Mapping[str, Any]) -> list[Any]:
         record: Record = cell["record"]
         values = record.metrics | record.times
+        if record.method == "identity":  # it did no work
+            values.pop("speedup", None)
         numbers = [rounded(values.get(name), 4) for name in SEED_NUMBERS]
         reason = self._shared.place(cell["reason"]) if cell["reason"] else None
         return [record.seed, record.status, record.key[:SHORT_KEY], reason, *numbers]

@@ -12,7 +12,7 @@ from .cell_evidence import POWER, Evidence
 from .metrics.attack_power import attack_power
 from .tablecell import known
 
-Kind = Literal["leak", "no leak", "not known", "original"]
+Kind = Literal["leak", "no leak", "not known", "original", "retrained"]
 LEAST_GAP = 0.02  # as for the utility gate: 2 points, or 2 standard deviations of retrained models
 JUDGED = {"forget_acc": "the forgotten training images", "test_acc": "the test images"}
 
@@ -42,7 +42,7 @@ class Verdict(NamedTuple):
         kind: What it comes to.
         line: The verdict itself.
         why: The sentence that it rests on.
-        rule: Number of the rule in `RULES` that decided, from 1; 0 for the original.
+        rule: Number of the rule in `RULES` that decided, from 1; 0 for a reference.
         but: Whether no leak was found and the model still does not answer as a retrained one.
     """
 
@@ -63,7 +63,20 @@ def judge(evidence: Evidence) -> Verdict:
     if record.method == "identity":
         why = "This is the model before unlearning. It is here to be compared with."
         return Verdict("original", "Nothing was forgotten.", why, 0)
+    if record.method == "retrain":
+        why = (
+            "This is the retrained model, which never saw the forgotten examples: what every "
+            "method is compared with, and the check of the attack itself."
+        )
+        return Verdict("retrained", "There is nothing to forget in this model.", why, 0)
     return _without_figure(evidence) or _uncontrolled(evidence) or _by_figure(evidence)
+
+
+def attack_counts(evidence: Evidence, verdict: Verdict) -> bool:
+    """Whether figures of the attack mean anything; for a reference, by the same rules."""
+    if verdict.kind in ("original", "retrained"):
+        return not (_without_figure(evidence) or _uncontrolled(evidence))
+    return verdict.kind != "not known"
 
 
 def reservations(evidence: Evidence) -> list[str]:

@@ -239,6 +239,17 @@ def test_figures_that_do_not_count_are_crossed_out_and_claim_nothing():
     assert "No leak was found." not in page.text
 
 
+@pytest.mark.parametrize("name", ["identity", "retrain"])
+def test_references_claim_nothing_either_where_the_attack_fails_its_checks(name):
+    found = task(0.51, retrain=0.6)
+    text = report(of(found, name).key, found)
+    page = Page(text)
+    assert page.facts["The attack is right in"] == "\u2013not known"
+    assert "<s>" in text
+    assert "but this does not count, for the attack fails its own checks" in page.text
+    assert "<svg" not in text
+
+
 @pytest.mark.parametrize("status", ["failed", "skipped"])
 def test_a_cell_that_is_not_ok_has_a_page_without_figures(status):
     found = task(status=status, reason="`lr` of 9 diverged in epoch 2")
