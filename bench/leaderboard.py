@@ -8,11 +8,12 @@ are ranked over tasks in `standings`.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pandas as pd
 
+from .attack_controls import Controls, controls_of
 from .attack_record import AttackRecord
 from .attack_rows import COUNTS, attack_figures, judged
 from .bank_record import BankRecord
@@ -67,6 +68,7 @@ class Table:
         hardware: Machines on which the ok cells ran, in order of first appearance.
         notes: Sentences on the originals, where they start from weights, and on what is not ranked.
         unranked: Why no method has a place here; empty if one has.
+        controls: What the references say of the attack, by recipe and shadow bank.
     """
 
     title: str
@@ -81,6 +83,7 @@ class Table:
     hardware: tuple[str, ...]
     notes: tuple[str, ...] = ()
     unranked: str = ""
+    controls: Controls = field(default_factory=dict)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -171,7 +174,9 @@ def _table(
     ok = cells[cells["status"] == "ok"]
     # a recipe whose methods all declined has nothing to be compared with
     used = [r for r in recipes if (cells.loc[cells["recipe"] == r, "status"] != "skipped").any()]
-    found = placed(without_empty_probes(judged(table_rows(cells, used))))
+    controls = controls_of(cells)
+    judged_rows = judged(table_rows(cells, used), controls)
+    found = placed(without_empty_probes(judged_rows), controls)
     rows = found.rows.copy()
     if "attack_scores" in rows:
         rows["attack_scores"] = [key if key in attacks else "" for key in rows["attack_scores"]]
@@ -188,6 +193,7 @@ def _table(
         hardware=tuple(dict.fromkeys(name for name in ok["hardware"] if name)),
         notes=(*origin_notes(records), *rank_notes(found)),
         unranked=found.unranked,
+        controls=controls,
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from .attack_rows import plain_rows
 from .gate import FAIL
-from .places import NOT_ATTACKED, Placed
+from .places import NOT_ATTACKED, Placed, on_attack
 from .standings import Standings
 from .tablecell import FAILS, known
 
@@ -28,14 +31,30 @@ def rank_notes(found: Placed) -> list[str]:
             notes.append(
                 f"`{row['method']}`{where} fails the gate ({FAILS}): {row['gate_reason']}."
             )
+    if unranked != NOT_ATTACKED:
+        notes += _not_judged(rows, several)
     if unranked and unranked != NOT_ATTACKED:
         notes.append(f"No method is ranked here: {unranked}.")
     elif not unranked:
-        methods = rows.loc[rows["kind"] == "method", "recipe"]
-        for recipe in dict.fromkeys(methods):
-            if faults[recipe]:
-                notes.append(f"Methods on recipe {recipe} are not ranked: {faults[recipe]}.")
+        methods = rows[(rows["kind"] == "method") & rows["excess"].notna()]
+        for where in dict.fromkeys(zip(methods["recipe"], methods["attack_bank"], strict=True)):
+            if faults[where]:
+                said = on_attack(*where, faults)
+                notes.append(f"Methods {said} are not ranked: {faults[where]}.")
     return notes
+
+
+def _not_judged(rows: pd.DataFrame, several: bool) -> Iterator[str]:
+    """Recipes with methods that ran and no retrained model, which the gate compares them with."""
+    ran = rows[rows["n_ok"] > 0]
+    retrained = set(ran.loc[(ran["name"] == "retrain") & (ran["kind"] == "reference"), "recipe"])
+    for recipe in dict.fromkeys(ran.loc[ran["kind"] == "method", "recipe"]):
+        if recipe not in retrained:
+            where = f" on recipe {recipe}" if several else ""
+            yield (
+                f"There is no retrained model{where}: whether methods keep its accuracy, as the "
+                "gate asks, was not judged."
+            )
 
 
 def told_apart(table: Table, board: Leaderboard) -> list[str]:

@@ -131,11 +131,6 @@ def test_where_nothing_can_be_ranked_there_are_no_standings(records):
     assert "anked" in markdown(board, [""] * len(board.tables), [[]] * len(board.tables))
 
 
-def test_without_a_retrained_model_methods_are_ranked_by_the_attack_alone():
-    found = by_name(ranked([hit("a", acc=0.6), hit("b", acc=0.5)]))
-    assert [found[name].place for name in "ab"] == [2, 1]
-
-
 def test_one_method_on_one_task():
     standings = ranked(task_records(SCENARIOS[0], {"a": 0.55}))
     (row,) = standings.rows
