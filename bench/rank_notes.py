@@ -99,11 +99,13 @@ def distinguishable(standings: Standings) -> str:
     p = standings.friedman_p
     shown = f"p = {p:.2g}" if p >= 0.0001 else "p below 0.0001"
     what = (
-        f"the {standings.compared} methods with a place on every task (Friedman, "
+        f"the {len(standings.compared)} methods with a place on every task (Friedman, "
         f"chi-square = {standings.friedman:.1f}, {shown})"
     )
     if p >= ALPHA:
         return f"Ranks do not distinguish {what}."
+    if not known(standings.critical_difference):
+        return f"Ranks distinguish {what}."
     return (
         f"Ranks distinguish {what}; two of them differ at 5 % if their mean ranks are "
         f"{standings.critical_difference:.2f} or more apart (Nemenyi)."
