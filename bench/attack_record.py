@@ -182,7 +182,7 @@ def _packed(codes: npt.NDArray[np.uint8]) -> str:
 def _codes(packed: bytes, count: int) -> npt.NDArray[np.uint8]:
     """The first `count` codes that `_packed` packed."""
     four = np.frombuffer(packed, dtype=np.uint8)[:, None] >> np.array([0, 2, 4, 6], dtype=np.uint8)
-    codes: npt.NDArray[np.uint8] = (four & 3).ravel()[:count]
+    codes: npt.NDArray[np.uint8] = (four & np.uint8(3)).ravel()[:count]
     return codes
 
 

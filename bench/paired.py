@@ -83,8 +83,8 @@ def differences(
     p = _two_sided(gaps, spreads)
     found = {
         "task": [task] * len(one),
-        "method": [names[i] for i in one],
-        "other": [names[i] for i in two],
+        "method": [names[i] for i in one.tolist()],
+        "other": [names[i] for i in two.tolist()],
         "difference": gaps,
         "se": spreads,
         "p": p,

@@ -37,10 +37,10 @@ def rank_notes(found: Placed) -> list[str]:
         notes.append(f"No method is ranked here: {unranked}.")
     elif not unranked:
         methods = rows[(rows["kind"] == "method") & rows["excess"].notna()]
-        for where in dict.fromkeys(zip(methods["recipe"], methods["attack_bank"], strict=True)):
-            if faults[where]:
-                said = on_attack(*where, faults)
-                notes.append(f"Methods {said} are not ranked: {faults[where]}.")
+        for attack in dict.fromkeys(zip(methods["recipe"], methods["attack_bank"], strict=True)):
+            if faults[attack]:
+                said = on_attack(*attack, faults)
+                notes.append(f"Methods {said} are not ranked: {faults[attack]}.")
     return notes
 
 

@@ -134,7 +134,7 @@ def standings_of(
     mean = ranks.mean(0)
     places = 1 + (borda[:, None] < borda).sum(1)  # points are halves, whose sums are exact
     order = sorted(range(len(names)), key=lambda i: (places[i], -_speed(tasks, names[i]), names[i]))
-    complete = there.all(0)
+    complete = np.asarray(there.all(0))
     chi_square, p, difference = _distinguishable(scores[:, complete], failed[:, complete])
     shown = shown_names(names)
     called = pd.Index([shown[names[i]] for i in order])
