@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .attack_columns import Z95
-from .attack_rows import ACC, PRIVACY, RMIA, controls_of, figure, plain_rows
+from .attack_controls import Control, banks_of, shown_bank
+from .attack_rows import ACC, PRIVACY, RMIA, figure, plain_rows
 from .bank_record import BankRecord
 from .leaderboard import Leaderboard, Table
 from .metrics.attack_power import attack_power, plug_in_accuracy
@@ -111,8 +112,17 @@ def _banks(rows: list[dict[str, Any]], banks: Mapping[str, BankRecord]) -> Itera
 
 def _controls(table: Table, recipe: str) -> Iterator[str]:
     """What the reference rows say; without them nobody knows what the figures are worth."""
-    where = f" on recipe {recipe}" if len(table.recipes) > 1 else ""
-    found = list(controls_of(table.rows, recipe))
+    banks = banks_of(table.rows, recipe)
+    for bank in banks:
+        where = f" on recipe {recipe}" if len(table.recipes) > 1 else ""
+        whose = "of this recipe" if where else "of this table"
+        if len(banks) > 1:
+            where += f" with shadow models {shown_bank(bank)}"
+            whose = "of these shadow models"
+        yield from _controls_of_bank(table.controls.get((recipe, bank), ()), where, whose)
+
+
+def _controls_of_bank(found: Sequence[Control], where: str, whose: str) -> Iterator[str]:
     for control in found:
         row = control.row
         low, high = (_percent(figure(row, f"{PRIVACY}null_{end}")) for end in ("lo", "hi"))
@@ -132,18 +142,16 @@ def _controls(table: Table, recipe: str) -> Iterator[str]:
             yield (
                 f"The retrained model, which never saw the forget set, lies outside its 95 % "
                 f"band{where} {numbers}: the attack or the set-up is biased, and the U-LIRA "
-                f"figures {'of this recipe' if where else 'of this table'} do not count ({VOID})."
+                f"figures {whose} do not count ({VOID})."
             )
-    of_recipe = table.rows[table.rows["recipe"] == recipe]
-    if ACC in of_recipe and of_recipe[ACC].notna().any():
-        unknown = {"identity": "there is anything to find", "retrain": "the attack is unbiased"}
-        for name, unsure in unknown.items():
-            if all(control.name != name for control in found):
-                label = "original" if name == "identity" else "retrained"
-                yield (
-                    f"The {label} model has no U-LIRA figure with a null band{where}: whether "
-                    f"{unsure} is not known."
-                )
+    unknown = {"identity": "there is anything to find", "retrain": "the attack is unbiased"}
+    for name, unsure in unknown.items():
+        if all(control.name != name for control in found):
+            label = "original" if name == "identity" else "retrained"
+            yield (
+                f"The {label} model has no U-LIRA figure with a null band{where}: whether "
+                f"{unsure} is not known."
+            )
 
 
 def _suspicions(rows: list[dict[str, Any]], several: bool) -> Iterator[str]:

@@ -66,9 +66,13 @@ class AttackRecord(BaseModel):
             raise ValueError("`hits` is not base64") from None
         if len(packed) != -(-self.pairs * self.examples // 4):
             raise ValueError(f"`hits` does not hold {self.pairs} x {self.examples} calls")
+        if _codes(packed, self.pairs * self.examples).max() > 2:
+            raise ValueError("`hits` holds a code that is none of 0, 1 and 2")
         sizes = {len(self.roc.get(name, [])) for name in ("fpr", "tpr")}
         if set(self.roc) != {"fpr", "tpr"} or len(sizes) != 1:
             raise ValueError("`roc` must hold `fpr` and `tpr`, equally long")
+        if not all(0 <= rate <= 1 for rates in self.roc.values() for rate in rates):
+            raise ValueError("`roc` must hold fractions, from 0 to 1")
         return self
 
     @classmethod
@@ -102,9 +106,8 @@ class AttackRecord(BaseModel):
 
     def hit_matrix(self) -> FloatArray:
         """`(P, E)` shares of right calls, in {0, ½, 1}."""
-        packed = np.frombuffer(base64.b64decode(self.hits), dtype=np.uint8)
-        codes = (packed[:, None] >> np.array([0, 2, 4, 6], dtype=np.uint8)) & 3
-        matrix: FloatArray = codes.ravel()[: self.pairs * self.examples].astype(np.float64) / 2
+        codes = _codes(base64.b64decode(self.hits), self.pairs * self.examples)
+        matrix: FloatArray = codes.astype(np.float64) / 2
         return matrix.reshape(self.pairs, self.examples)
 
     def per_example(self) -> FloatArray:
@@ -174,6 +177,13 @@ def _packed(codes: npt.NDArray[np.uint8]) -> str:
     flat[: codes.size] = codes.ravel()
     shifted = flat.reshape(-1, 4) << np.array([0, 2, 4, 6], dtype=np.uint8)
     return base64.b64encode(shifted.sum(1, dtype=np.uint8).tobytes()).decode()
+
+
+def _codes(packed: bytes, count: int) -> npt.NDArray[np.uint8]:
+    """The first `count` codes that `_packed` packed."""
+    four = np.frombuffer(packed, dtype=np.uint8)[:, None] >> np.array([0, 2, 4, 6], dtype=np.uint8)
+    codes: npt.NDArray[np.uint8] = (four & np.uint8(3)).ravel()[:count]
+    return codes
 
 
 def _rounded(values: FloatArray) -> list[float]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from .attack_controls import Control
 from .attack_record import AttackRecord
-from .attack_rows import ACC, PRIVACY, Control, controls_of, figure, plain_rows
+from .attack_rows import ACC, PRIVACY, figure, plain_rows
 from .bank_record import BankRecord
 from .cell_frame import cell_frame
 from .leaderboard import Table, build
@@ -99,12 +100,12 @@ def gather(record: Record, found: SweepRecords) -> Evidence:
         ]
         for reference in ("identity", "retrain")
     )
-    controls = {control.name: control for control in controls_of(table.rows, recipe)}
+    bank = str(row.get("attack_bank") or "")
+    controls = {control.name: control for control in table.controls.get((recipe, bank), ())}
     attacks = {}
     for role, member in (
         ("method", row),
-        ("identity", _first(of_recipe[of_recipe["method"] == REFERENCES["identity"]])),
-        ("retrain", retrained_row),
+        *((name, control.row) for name, control in controls.items()),
     ):
         attack = board.attacks.get(str(member.get("attack_scores") or ""))
         if attack is not None:
@@ -125,7 +126,7 @@ def gather(record: Record, found: SweepRecords) -> Evidence:
         retrained_row=retrained_row,
         controls=controls,
         attacks=attacks,
-        bank=board.banks.get(str(row.get("attack_bank") or "")),
+        bank=board.banks.get(bank),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -106,15 +107,21 @@ def _labels(named: Iterable[tuple[Any, str, dict[str, Any]]]) -> Label:
             variants.setdefault(name, {})[as_text(params)] = texts
             of_task.setdefault((task, name), set()).add(as_text(params))
     several = {name for (_, name), found in of_task.items() if len(found) > 1}
+    # how many variants of a name have which value, and which parameter, these in their order
+    counts = {
+        name: Counter(t for v in variants[name].values() for t in v.items()) for name in several
+    }
+    keys = {name: Counter(key for v in variants[name].values() for key in v) for name in several}
 
     def label(name: str, params: dict[str, Any]) -> str:
-        others = list(variants[name].values()) if params and name in several else []
-        texts = {key: as_text(value) for key, value in params.items()}
-        differing = {
-            key: params.get(key, NOT_RECORDED)
-            for key in dict.fromkeys(key for other in others for key in other)
-            if 2 * sum(other.get(key) == texts.get(key) for other in others) <= len(others)
-        }
+        differing = {}
+        for key in keys.get(name, ()) if params else ():
+            if key in params:
+                have = counts[name][key, as_text(params[key])]
+            else:
+                have = len(variants[name]) - keys[name][key]
+            if 2 * have <= len(variants[name]):
+                differing[key] = params.get(key, NOT_RECORDED)
         return format_spec(name, differing)
 
     return label

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,11 +57,15 @@ class ClassBreakdown:
 
 
 def class_breakdowns(board: Leaderboard) -> list[ClassBreakdown]:
-    """One breakdown for each dataset and architecture of which 2 classes or more are forgotten."""
-    groups: dict[tuple[str, str], dict[str, Table]] = {}
+    """One breakdown for each dataset and architecture of which 2 classes or more are forgotten.
+
+    Tables of one class are joined: a method has one row there, the first with a cell that is ok.
+    """
+    groups: dict[tuple[str, str], dict[str, list[Table]]] = {}
     for table in board.tables:
         if (forgotten := single_class(table.scenario)) is not None:
-            groups.setdefault((table.dataset, table.model), {})[forgotten] = table
+            of_class = groups.setdefault((table.dataset, table.model), {})
+            of_class.setdefault(forgotten, []).append(table)
     return [_breakdown(*names, tables) for names, tables in groups.items() if len(tables) >= 2]
 
 
@@ -76,12 +80,12 @@ def single_class(scenario: str) -> str | None:
     return str(classes[0]) if name == "class" and len(classes) == 1 else None
 
 
-def _breakdown(dataset: str, model: str, tables: dict[str, Table]) -> ClassBreakdown:
+def _breakdown(dataset: str, model: str, tables: dict[str, list[Table]]) -> ClassBreakdown:
     classes = sorted(tables, key=lambda c: (not c.isdecimal(), int(c) if c.isdecimal() else 0, c))
     found = [
         _numbers(row) | {"class": name}
         for name in classes
-        for row in plain_rows(tables[name].rows)
+        for row in _rows_of_class(tables[name])
         if row["kind"] in KINDS
     ]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -98,6 +102,19 @@ def _breakdown(dataset: str, model: str, tables: dict[str, Table]) -> ClassBreak
         rows=pd.DataFrame(ordered, columns=pd.Index(columns)),
         summary=pd.DataFrame([_summary(groups[key]) for key in order]),
     )
+
+
+def _rows_of_class(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """The rows on one class, which two scenarios may forget, as `class` and `class[classes=[0]]`.
+
+    Of a method in several tables the first row with a cell that is ok counts, else the first.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in (row for table in tables for row in plain_rows(table.rows)):
+        where = row["recipe"], row["method"]
+        if where not in found or (row["n_ok"] and not found[where]["n_ok"]):
+            found[where] = row
+    return list(found.values())
 
 
 def _numbers(row: Row) -> dict[str, Any]:

@@ -8,11 +8,12 @@ are ranked over tasks in `standings`.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pandas as pd
 
+from .attack_controls import Controls, controls_of
 from .attack_record import AttackRecord
 from .attack_rows import COUNTS, attack_figures, judged
 from .bank_record import BankRecord
@@ -68,6 +69,7 @@ class Table:
         notes: Sentences on the originals, where they start from weights, and on what is not ranked.
         origins: Of these, the former.
         unranked: Why no method has a place here; empty if one has.
+        controls: What the references say of the attack, by recipe and shadow bank.
     """
 
     title: str
@@ -83,6 +85,7 @@ class Table:
     notes: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     unranked: str = ""
+    controls: Controls = field(default_factory=dict)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -173,7 +176,9 @@ def _table(
     ok = cells[cells["status"] == "ok"]
     # a recipe whose methods all declined has nothing to be compared with
     used = [r for r in recipes if (cells.loc[cells["recipe"] == r, "status"] != "skipped").any()]
-    found = placed(without_empty_probes(judged(table_rows(cells, used))))
+    controls = controls_of(cells)
+    judged_rows = judged(table_rows(cells, used), controls)
+    found = placed(without_empty_probes(judged_rows), controls)
     rows = found.rows.copy()
     if "attack_scores" in rows:
         rows["attack_scores"] = [key if key in attacks else "" for key in rows["attack_scores"]]
@@ -192,6 +197,7 @@ def _table(
         notes=(*origins, *rank_notes(found)),
         origins=origins,
         unranked=found.unranked,
+        controls=controls,
     )
 
 

@@ -174,15 +174,19 @@ class StandingsEntry(Layout):
         tasks: Titles of the tasks that count.
         left_out: Those that do not.
         differences: Of every two methods on every task.
-        friedman: Chi-square of the ranks.
+        compared: Methods with a place on every task, in order of place; with the recipe in
+            brackets where there are several.
+        friedman: Chi-square of their ranks among each other.
         friedman_p: Its p-value.
-        critical_difference: Least difference of mean ranks at which two methods differ.
+        critical_difference: Least difference of mean ranks at which two methods differ; null where
+            a method lacks a task.
     """
 
     rows: list[Place]
     tasks: list[str]
     left_out: list[LeftOut]
     differences: list[Pairwise]
+    compared: list[str]
     friedman: Finite | None
     friedman_p: Finite | None
     critical_difference: Finite | None
@@ -312,6 +316,7 @@ def _standings(found: Standings | None) -> StandingsEntry | None:
             )
             for row in plain_rows(found.differences)
         ],
+        compared=list(found.compared),
         friedman=_number(found.friedman),
         friedman_p=_number(found.friedman_p),
         critical_difference=_number(found.critical_difference),

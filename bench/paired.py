@@ -8,8 +8,8 @@ Source: evaluation specification, section 4 ("Statistical practice").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from .attack_rows import ACC, PRIVACY, figure
 from .metrics.clustering import two_way_se_of_differences
 from .metrics.lrt import FloatArray
 from .metrics.ranking import holm
-from .tablecell import Row, known
+from .tablecell import Row
 
 COLUMNS = ("task", "method", "other", "difference", "se", "p", "p_holm", "paired")
 
@@ -78,20 +78,26 @@ def differences(
         if min(matrices.shape[1:]) >= 2:
             here = np.ix_(places, places)
             errors[here], paired[here] = two_way_se_of_differences(matrices), True
-    found = []
-    for i, j in combinations(range(len(rows)), 2):
-        difference, error = float(accs[i] - accs[j]), float(errors[i, j])
-        p = _two_sided(difference, error)
-        found.append((task, names[i], names[j], difference, error, p, p, bool(paired[i, j])))
-    frame = pd.DataFrame(found, columns=pd.Index(COLUMNS))
-    frame["p_holm"] = holm(frame["p"].to_numpy(dtype=float)) if found else []
-    return frame
+    one, two = np.triu_indices(len(rows), 1)
+    gaps, spreads = accs[one] - accs[two], errors[one, two]
+    p = _two_sided(gaps, spreads)
+    found = {
+        "task": [task] * len(one),
+        "method": [names[i] for i in one.tolist()],
+        "other": [names[i] for i in two.tolist()],
+        "difference": gaps,
+        "se": spreads,
+        "p": p,
+        "p_holm": holm(p),
+        "paired": paired[one, two],
+    }
+    return pd.DataFrame(found, columns=pd.Index(COLUMNS))
 
 
-def _two_sided(difference: float, error: float) -> float:
-    """Chance of a difference so large under a normal law around 0."""
-    if not (known(difference) and known(error)):
-        return float("nan")
-    if error == 0:
-        return float(difference == 0)
-    return float(2 * special.ndtr(-abs(difference) / error))
+def _two_sided(differences: FloatArray, errors: FloatArray) -> FloatArray:
+    """Chances of differences so large under a normal law around 0; NaN where one is not known."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * special.ndtr(-np.abs(differences) / errors)
+    certain = np.where(np.isnan(differences), math.nan, differences == 0)
+    result: FloatArray = np.where(errors == 0, certain, p)
+    return result

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from .attack_rows import ACC, PRIVACY, controls_of, figure, plain_rows
+from .attack_controls import Controls, banks_of, shown_bank
+from .attack_rows import ACC, PRIVACY, figure, plain_rows
 from .gate import FAIL, KEPT, Gate, gate
 from .tablecell import Row, known
 
@@ -22,11 +23,20 @@ FAULTS = {
     "nothing to see": "the original model shows nothing to forget",
     "biased": "the retrained model lies far outside its null band",
 }
+UNKNOWN = {
+    ("identity",): "the original model has no U-LIRA figure with a null band",
+    ("retrain",): "the retrained model has no U-LIRA figure with a null band",
+    ("identity", "retrain"): (
+        "neither the original nor the retrained model has a U-LIRA figure with a null band"
+    ),
+}
 NOT_ATTACKED = "U-LIRA was not run"
 NO_BAND = "U-LIRA gave no figure with a null band"
 NONE_PASSES = "no method that passes the gate has a U-LIRA figure"
 NO_METHOD = "there is no method to rank"
 NONE_OK = "no method has a cell that is ok"
+
+Faults = dict[tuple[str, str], str]
 
 
 class Placed(NamedTuple):
@@ -36,25 +46,34 @@ class Placed(NamedTuple):
         rows: With `NEW` columns and `gap_forget_sd`, `gap_test_sd`; references, controls, methods
             by place (ties by speed-up), then methods without a place in the order that they had.
         unranked: Why no method has a place; empty if one has.
-        faults: By recipe, why figures of the attack rank nothing on it; empty if they do.
+        faults: By recipe and shadow bank of the figures on it, why they rank nothing; empty if
+            they do.
     """
 
     rows: pd.DataFrame
     unranked: str
-    faults: dict[str, str]
+    faults: Faults
 
 
-def placed(rows: pd.DataFrame) -> Placed:
+def placed(rows: pd.DataFrame, controls: Controls) -> Placed:
     """Give each method its place within the task.
 
     Methods that pass the gate, or of which nothing is known that fails it, are ordered by how far
     U-LIRA lies above the upper end of its null band; inside it they are tied. Those that fail
-    share the last place. There is no place without a figure and a band, and none on a recipe
-    whose controls say that figures mean nothing.
+    share the last place. There is no place without a figure and a band, and none where the
+    controls say that figures mean nothing, or say nothing at all.
+
+    Args:
+        rows: As `judged` gives them.
+        controls: By recipe and shadow bank.
     """
     found = plain_rows(rows)
     spreads = {recipe: _spread(found, recipe) for recipe in dict.fromkeys(rows["recipe"])}
-    faults = {recipe: _fault(rows, recipe) for recipe in spreads}
+    faults = {
+        (recipe, bank): _fault(controls, recipe, bank)
+        for recipe in spreads
+        for bank in banks_of(rows, recipe)
+    }
     for row in found:
         spread = spreads[row["recipe"]]
         judged = gate(row, spread) if row["kind"] in ("method", "control") else Gate()
@@ -65,7 +84,7 @@ def placed(rows: pd.DataFrame) -> Placed:
             sd = spread.get(f"{part}_acc", math.nan)
             gap = figure(row, f"gap_{part}_acc")
             row[f"gap_{part}_sd"] = gap / sd if sd > 0 else math.nan
-    methods = [row for row in found if row["kind"] == "method" and not faults[row["recipe"]]]
+    methods = [row for row in found if row["kind"] == "method" and _counts(row, faults)]
     _give_places(methods)
     unranked = ""
     if not any(known(row["place"]) for row in methods):
@@ -74,10 +93,20 @@ def placed(rows: pd.DataFrame) -> Placed:
     return Placed(pd.DataFrame(found, columns=_columns(rows)), unranked, faults)
 
 
-def _fault(rows: pd.DataFrame, recipe: str) -> str:
-    """Why figures of the attack on a recipe rank nothing; empty if they do."""
-    told = [FAULTS[c.fault] for c in controls_of(rows, recipe) if c.fault in FAULTS]
-    return " and ".join(told)
+def _fault(controls: Controls, recipe: str, bank: str) -> str:
+    """Why figures of an attack rank nothing; empty if they do."""
+    found = controls.get((recipe, bank), ())
+    there = {control.name for control in found}
+    absent = UNKNOWN.get(tuple(name for name in ("identity", "retrain") if name not in there))
+    told = [FAULTS[control.fault] for control in found if control.fault in FAULTS]
+    return " and ".join([*told, *([absent] if absent else [])])
+
+
+def _counts(row: Row, faults: Faults) -> bool:
+    """Whether a method may have a place: by its own attack; without one, by any on its recipe."""
+    if known(figure(row, ACC)):
+        return not faults[row["recipe"], row["attack_bank"]]
+    return any(not fault for (recipe, _), fault in faults.items() if recipe == row["recipe"])
 
 
 def _spread(found: Iterable[Row], recipe: str) -> dict[str, float]:
@@ -103,7 +132,7 @@ def _give_places(methods: list[dict[str, Any]]) -> None:
         row["tied"] = bool(counts[row["place"]] > 1)
 
 
-def _why_none(found: list[dict[str, Any]], faults: dict[str, str], *, attacked: bool) -> str:
+def _why_none(found: list[dict[str, Any]], faults: Faults, *, attacked: bool) -> str:
     methods = [row for row in found if row["kind"] == "method"]
     if not attacked:
         return NOT_ATTACKED
@@ -113,13 +142,20 @@ def _why_none(found: list[dict[str, Any]], faults: dict[str, str], *, attacked: 
         return NONE_OK
     if not any(known(row["excess"]) for row in methods):
         return NO_BAND
-    recipes = list(dict.fromkeys(row["recipe"] for row in methods))
-    faulty = [recipe for recipe in recipes if faults[recipe]]
-    if len(faulty) < len(recipes):
+    with_figure = [row for row in methods if known(row["excess"])]
+    attacks = list(dict.fromkeys((row["recipe"], row["attack_bank"]) for row in with_figure))
+    faulty = {where: faults[where] for where in attacks if faults[where]}
+    if len(faulty) < len(attacks):
         return NONE_PASSES
-    if len(recipes) == 1:
-        return faults[recipes[0]]
-    return "; ".join(f"on recipe {recipe} {faults[recipe]}" for recipe in recipes)
+    if len(set(faulty.values())) == 1:
+        return faulty[attacks[0]]
+    return "; ".join(f"{on_attack(*where, faults)} {fault}" for where, fault in faulty.items())
+
+
+def on_attack(recipe: str, bank: str, faults: Faults) -> str:
+    """Words for an attack: its recipe, and its shadow models where the recipe has several."""
+    several = sum(other == recipe for other, _ in faults) > 1
+    return f"on recipe {recipe}{f' with shadow models {shown_bank(bank)}' if several else ''}"
 
 
 def _order(row: Row) -> tuple[Any, ...]:

@@ -81,9 +81,9 @@ def _caption(standings: Standings) -> str:
         words.append("Hollow: lacks a task, or failed on one.")
     if not np.isnan(standings.critical_difference):
         words.append(
-            f"Of the {standings.compared} methods with a place on every task, two whose mean ranks "
-            f"differ by less than {standings.critical_difference:.1f} (critical difference of "
-            "Nemenyi, 5 %) cannot be told apart."
+            "Two methods whose mean ranks differ by less than "
+            f"{standings.critical_difference:.1f} (critical difference of Nemenyi, 5 %) cannot be "
+            "told apart."
         )
     if standings.left_out:
         told = "; ".join(f"{title} ({why})" for title, why in standings.left_out)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from .attack_rows import plain_rows
 from .gate import FAIL
-from .places import NOT_ATTACKED, Placed
+from .places import NOT_ATTACKED, Placed, on_attack
 from .standings import Standings
 from .tablecell import FAILS, known
 
@@ -28,14 +31,30 @@ def rank_notes(found: Placed) -> list[str]:
             notes.append(
                 f"`{row['method']}`{where} fails the gate ({FAILS}): {row['gate_reason']}."
             )
+    if unranked != NOT_ATTACKED:
+        notes += _not_judged(rows, several)
     if unranked and unranked != NOT_ATTACKED:
         notes.append(f"No method is ranked here: {unranked}.")
     elif not unranked:
-        methods = rows.loc[rows["kind"] == "method", "recipe"]
-        for recipe in dict.fromkeys(methods):
-            if faults[recipe]:
-                notes.append(f"Methods on recipe {recipe} are not ranked: {faults[recipe]}.")
+        methods = rows[(rows["kind"] == "method") & rows["excess"].notna()]
+        for attack in dict.fromkeys(zip(methods["recipe"], methods["attack_bank"], strict=True)):
+            if faults[attack]:
+                said = on_attack(*attack, faults)
+                notes.append(f"Methods {said} are not ranked: {faults[attack]}.")
     return notes
+
+
+def _not_judged(rows: pd.DataFrame, several: bool) -> Iterator[str]:
+    """Recipes with methods that ran and no retrained model, which the gate compares them with."""
+    ran = rows[rows["n_ok"] > 0]
+    retrained = set(ran.loc[(ran["name"] == "retrain") & (ran["kind"] == "reference"), "recipe"])
+    for recipe in dict.fromkeys(ran.loc[ran["kind"] == "method", "recipe"]):
+        if recipe not in retrained:
+            where = f" on recipe {recipe}" if several else ""
+            yield (
+                f"There is no retrained model{where}: whether methods keep its accuracy, as the "
+                "gate asks, was not judged."
+            )
 
 
 def told_apart(table: Table, board: Leaderboard) -> list[str]:
@@ -80,11 +99,13 @@ def distinguishable(standings: Standings) -> str:
     p = standings.friedman_p
     shown = f"p = {p:.2g}" if p >= 0.0001 else "p below 0.0001"
     what = (
-        f"the {standings.compared} methods with a place on every task (Friedman, "
+        f"the {len(standings.compared)} methods with a place on every task (Friedman, "
         f"chi-square = {standings.friedman:.1f}, {shown})"
     )
     if p >= ALPHA:
         return f"Ranks do not distinguish {what}."
+    if not known(standings.critical_difference):
+        return f"Ranks distinguish {what}."
     return (
         f"Ranks distinguish {what}; two of them differ at 5 % if their mean ranks are "
         f"{standings.critical_difference:.2f} or more apart (Nemenyi)."

@@ -79,8 +79,9 @@ class Standings:
         friedman: Chi-square with ties, over the methods that have a place on every task; NaN with
             fewer than 2 tasks or methods.
         friedman_p: Its p-value.
-        critical_difference: Nemenyi's least difference of mean ranks at 5 %, of the same methods.
-        compared: How many methods these are.
+        critical_difference: Nemenyi's least difference of mean ranks at 5 %; NaN where a method
+            lacks a task, as the mean ranks here are then not those that it is about.
+        compared: What the methods are called that have a place on every task, in table order.
     """
 
     rows: tuple[Standing, ...]
@@ -91,7 +92,7 @@ class Standings:
     friedman: float
     friedman_p: float
     critical_difference: float
-    compared: int = 0
+    compared: tuple[str, ...] = ()
 
     @property
     def names(self) -> dict[Name, str]:
@@ -133,7 +134,7 @@ def standings_of(
     mean = ranks.mean(0)
     places = 1 + (borda[:, None] < borda).sum(1)  # points are halves, whose sums are exact
     order = sorted(range(len(names)), key=lambda i: (places[i], -_speed(tasks, names[i]), names[i]))
-    complete = there.all(0)
+    complete = np.asarray(there.all(0))
     chi_square, p, difference = _distinguishable(scores[:, complete], failed[:, complete])
     shown = shown_names(names)
     called = pd.Index([shown[names[i]] for i in order])
@@ -161,8 +162,8 @@ def standings_of(
         differences=_differences(tasks, shown, attacks or {}),
         friedman=chi_square,
         friedman_p=p,
-        critical_difference=difference,
-        compared=int(complete.sum()),
+        critical_difference=difference if complete.all() else math.nan,
+        compared=tuple(shown[names[i]] for i in order if complete[i]),
     )
 
 

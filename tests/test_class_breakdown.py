@@ -128,3 +128,23 @@ def test_markdown_has_a_table_by_class():
         "5.67", "10.00 (2)", "0.00", "0.00 (2)",
     ]  # fmt: skip
     assert "By forgotten class" not in markdown(build(RECORDS[:1]), [""], [[]])
+
+
+def test_two_tables_of_one_class_are_joined():
+    def bare(record):
+        return record.model_copy(update={"scenario": "class"})
+
+    records = [
+        of_class("retrain", 0, forget=0.1),
+        of_class("scrub", 0, forget=0.2),
+        of_class("svd", 0, status="failed", reason="diverged"),
+        bare(of_class("scrub", 0, forget=0.9)),
+        bare(of_class("svd", 0, forget=0.3)),
+        bare(of_class("finetune", 0, forget=0.4)),
+        of_class("scrub", 1, forget=0.6),
+    ]
+    (found,) = class_breakdowns(build(records))
+    zero = found.rows[found.rows["class"] == "0"].set_index("method")["forget_acc"]
+    assert zero.index.is_unique
+    assert zero[["retrained", "scrub", "svd", "finetune"]].to_list() == [0.1, 0.2, 0.3, 0.4]
+    assert summary_of(*records).loc["scrub", "forget_acc_mean"] == pytest.approx(0.4)

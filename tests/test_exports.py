@@ -393,7 +393,7 @@ def test_standings_are_told_where_there_are_any(board):
     found = SimpleNamespace(
         rows=(SimpleNamespace(**place),), tasks=("t", "u"), left_out=(("v", "no attack"),),
         wins=pd.DataFrame(), differences=pd.DataFrame([pair]), friedman=4.0, friedman_p=0.1,
-        critical_difference=math.nan,
+        critical_difference=math.nan, compared=("scrub",),
     )  # fmt: skip
     ranked = SimpleNamespace(
         tables=board.tables, environment={}, sweeps=("made",), banks={}, standings=found

@@ -176,6 +176,42 @@ def test_a_task_that_ranks_nothing_says_why(records, reason):
     assert said == (reason != "U-LIRA was not run")
 
 
+ABSENT = "has a U-LIRA figure with a null band"
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        ([], f"neither the original nor the retrained model {ABSENT}"),
+        (["identity"], f"the retrained model {ABSENT}"),
+        (["retrain"], f"the original model {ABSENT}"),
+    ],
+    ids=["none", "no retrained", "no original"],
+)
+def test_no_method_is_ranked_where_a_control_is_not_known(there, reason):
+    made = {record.method: record for record in references()}
+    records = [*(made[name] for name in there), method("a", 0.6), method("b", 0.5)]
+    table = table_of(*records)
+    assert table.rows["place"].isna().all()
+    reason = reason if not there else reason.replace("has a", "has no")
+    assert table.unranked == reason
+    assert build(records).standings is None
+    unjudged = (
+        "There is no retrained model: whether methods keep its accuracy, as the gate asks, was "
+        "not judged."
+    )
+    assert (unjudged in table.notes) == ("retrain" not in there)
+    assert f"No method is ranked here: {reason}." in table.notes
+
+
+def test_a_control_without_a_null_band_is_not_known():
+    bare = {k: v for k, v in figures(0.5).items() if "null" not in k}
+    records = [references()[0], hit("retrain", figure=bare), method("a", 0.5)]
+    assert table_of(*records).unranked == (
+        "the retrained model has no U-LIRA figure with a null band"
+    )
+
+
 def test_a_recipe_whose_controls_fail_is_not_ranked_beside_one_that_is():
     records = [
         *references(),

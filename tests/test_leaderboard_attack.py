@@ -370,6 +370,46 @@ def test_controls_are_those_of_the_recipe():
     assert "figures of this recipe do not count" in note
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.parametrize("shadows", [8, 16, 32])
+def test_controls_are_those_of_the_same_shadow_models(turn, shadows):
+    one = [*references(), hit("scrub")]
+    other = {"attack": {"bank": "other", "shadows": shadows}, "seed": 1}
+    # biased, and the original shows nothing: neither says anything of the first shadow models
+    two = [hit("identity", figure=figures(0.5), **other),
+           hit("retrain", figure=figures(0.6), **other),
+           hit("svd", figure=figures(0.5), **other)]  # fmt: skip
+    records = [record for part in [one, two][::turn] for record in part]
+    frame = rows(*records)
+    assert frame.loc[("plain", "scrub"), "attack_validity"] == "ok"
+    assert frame.loc[("plain", "scrub"), "place"] == 1
+    assert frame.loc[("plain", "svd"), "attack_validity"] == "biased"
+    assert math.isnan(frame.loc[("plain", "svd"), "place"])
+    table = build(records).tables[0]
+    assert table.notes[-1] == (
+        "Methods on recipe plain with shadow models `other` are not ranked: the original model "
+        "shows nothing to forget and the retrained model lies far outside its null band."
+    )
+    (seen,) = [note for note in notes(*records) if note.startswith("Nothing to forget")]
+    assert "can be seen with shadow models `other`:" in seen
+    (biased,) = [note for note in notes(*records) if "is biased" in note]
+    assert "figures of these shadow models do not count" in biased
+    assert "with shadow models `b0`" not in " ".join(notes(*records))
+
+
+def test_shadow_models_without_controls_say_so():
+    alone = hit("svd", attack={"bank": "other"})
+    table = build([*references(), hit("scrub"), alone]).tables[0]
+    assert list(table.rows.loc[table.rows["kind"] == "method", "place"].dropna()) == [1]
+    assert table.notes[-1] == (
+        "Methods on recipe plain with shadow models `other` are not ranked: neither the original "
+        "nor the retrained model has a U-LIRA figure with a null band."
+    )
+    said = notes(*references(), hit("scrub"), alone)
+    (note,) = [note for note in said if note.startswith("The retrained model has no U-LIRA")]
+    assert "null band with shadow models `other`: whether" in note
+
+
 def test_absent_controls_are_noted():
     said = notes(hit("scrub"))[1:]
     assert said == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from itertools import combinations
@@ -12,14 +13,17 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.pyplot import close
 from scipy import stats
 
 from unlearnbench.bench.attack_record import AttackRecord
 from unlearnbench.bench.leaderboard import build
+from unlearnbench.bench.leaderboard_json import leaderboard_json
 from unlearnbench.bench.markdown import markdown
 from unlearnbench.bench.metrics.clustering import pigeonhole_bootstrap, two_way_se
 from unlearnbench.bench.metrics.ranking import nemenyi_difference
 from unlearnbench.bench.paired import differences
+from unlearnbench.bench.rank_figure import sketch_ranks
 from unlearnbench.bench.rank_notes import distinguishable, standings_notes, told_apart
 from unlearnbench.bench.rank_redraws import redrawn_excess
 from unlearnbench.bench.standings import standings_of
@@ -129,11 +133,6 @@ def test_where_nothing_can_be_ranked_there_are_no_standings(records):
     assert board.standings is None
     assert "Ranking over tasks" not in terminal_table(records)
     assert "anked" in markdown(board, [""] * len(board.tables), [[]] * len(board.tables))
-
-
-def test_without_a_retrained_model_methods_are_ranked_by_the_attack_alone():
-    found = by_name(ranked([hit("a", acc=0.6), hit("b", acc=0.5)]))
-    assert [found[name].place for name in "ab"] == [2, 1]
 
 
 def test_one_method_on_one_task():
@@ -391,14 +390,26 @@ def test_friedman_and_nemenyi_are_of_the_methods_with_a_place_on_every_task():
     accs = {"a": 0.53, "b": 0.55, "c": 0.57}
     tasks = [task_records(s, accs | ({"d": 0.6} if s == SCENARIOS[0] else {})) for s in SCENARIOS]
     standings = ranked(*tasks)
-    assert standings.compared == 3
+    assert standings.compared == ("a", "b", "c")
     # one order of three on six tasks: n (k - 1)
     assert standings.friedman == pytest.approx(12)
     assert standings.friedman_p == pytest.approx(math.exp(-6))
-    assert standings.critical_difference == pytest.approx(nemenyi_difference(3, 6))
     said = distinguishable(standings)
     assert said.startswith("Ranks distinguish the 3 methods with a place on every task")
-    assert "1.35 or more apart" in said  # 2.3437 * sqrt(3 * 4 / 36)
+    # the mean ranks shown are among four methods
+    assert math.isnan(standings.critical_difference)
+    assert "Nemenyi" not in said
+    sketch = sketch_ranks(standings)
+    assert "Nemenyi" not in sketch.caption
+    assert "critical difference" not in [text.get_text() for text in sketch.figure.axes[0].texts]
+    told = json.loads(leaderboard_json(build([r for task in tasks for r in task])))["standings"]
+    assert (told["compared"], told["critical_difference"]) == (["a", "b", "c"], None)
+
+    whole = ranked(*(task_records(s, accs) for s in SCENARIOS))
+    assert whole.critical_difference == pytest.approx(nemenyi_difference(3, 6))
+    assert "1.35 or more apart" in distinguishable(whole)  # 2.3437 * sqrt(3 * 4 / 36)
+    assert "differ by less than 1.4 (critical difference of Nemenyi" in sketch_ranks(whole).caption
+    close("all")
     same = ranked(*(task_records(s, dict.fromkeys("ab", 0.5)) for s in SCENARIOS))
     assert same.friedman_p == 1
     assert distinguishable(same).startswith("Ranks do not distinguish the 2 methods")
