@@ -107,6 +107,10 @@ def diff(old: Path, new: Path, target: Path | None) -> None:
     \b
     unlearnbench diff results/before results/after --json moved.json
 
+    A number moved if it differs by more than the least amount (0.5 percentage points; 20 % of the
+    seconds) and its two-sided p-value (Student's t over seeds; normal law for U-LIRA) is below 5 %
+    after Holm's correction for all numbers compared.
+
     Exit code 0: nothing moved; 1: something moved, is gone or newly fails; 2: bad input.
     """  # noqa: D301 - click wants the character itself
     with friendly_errors():

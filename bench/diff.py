@@ -21,7 +21,7 @@ from .cell_frame import METRICS, cell_frame
 from .comparison import Compared, Comparison, RowChange, RowName
 from .merge_reasons import one_meaning
 from .metrics.clustering import two_way_se
-from .noise import Sample, comparable, difference_of_means, judged
+from .noise import NEGLIGIBLE, Sample, comparable, corrected, difference_of_means, judged
 from .record import Record
 from .sweep_records import SweepRecords
 from .table_rows import REFERENCES
@@ -55,6 +55,9 @@ def compare(old: SweepRecords, new: SweepRecords) -> Comparison:
     for task in dict.fromkeys((*sides[0], *sides[1])):
         groups = _groups(*(side.get(task, []) for side in sides))
         _compare_task(" · ".join(task), groups, attacks, found)
+    settled = iter(corrected([number for row in found.rows for number in row.compared]))
+    for row in found.rows:
+        row.compared = [next(settled) for _ in row.compared]
     return found
 
 
@@ -210,8 +213,8 @@ def _times_compared(one: Group, other: Group) -> Iterator[Compared]:
     difference, se, dof, how = difference_of_means(*logs)
     before, after = _mean(old), _mean(new)
     least = math.log(LEAST_RATIO) if abs(after - before) > LEAST_S else math.inf
-    # no two runs take exactly as long: a standard error of 0 says nothing here
-    noise = None if se is None else max(se, LEAST_ERROR)
+    # no two runs take exactly as long: unless they are the same, an error of 0 says nothing here
+    noise = max(se, LEAST_ERROR) if se is not None and abs(difference) > NEGLIGIBLE else se
     found = judged("unlearn_s", before, after, difference, noise, dof, how, least=least)
     yield found.model_copy(update={"difference": math.exp(difference)})
 
