@@ -314,6 +314,32 @@ def test_records_that_lie_in_the_output_folder_are_not_lost(two):
     assert "`c` holds records of 8 cells that are not among those to write" in sentence
 
 
+@pytest.mark.parametrize("has_records", [True, False])
+def test_attacks_banks_and_figures_that_lie_in_the_output_folder_are_not_lost(two, has_records):
+    found = made_records(methods=1)
+    plain = made_records(methods=1, attacked=False).records
+    written("p", SweepRecords(plain, [], []))
+    for name, held, said in (
+        ("figures", found._replace(attacks=[], banks=[]), "figures of 6 cells"),
+        ("attacks", SweepRecords(plain, [], found.attacks), "3 attacks"),
+        ("banks", SweepRecords(plain, found.banks, []), "1 shadow banks"),
+    ):
+        written(name, held)
+        if not has_records and name == "figures":
+            continue
+        if not has_records:
+            (Path(name) / "records.jsonl").unlink()
+        (sentence,) = refused("leaderboard", "p", "--out", name)
+        assert sentence == (
+            f"`{name}` holds {said} that are not among those to write, and would lose them; name "
+            "another folder."
+        )
+    assert call("leaderboard", "p", "--out", "p2", "--figures", "none").exit_code == 0
+    written("full", found)  # more figures than lie there are no loss
+    assert call("leaderboard", "full", "--out", "p2", "--figures", "none").exit_code == 0
+    assert read_folder(Path("p2")) == found
+
+
 def test_folders_that_are_the_same_are_refused(two):
     Path("link").symlink_to("a")
     for pair in (("a", "a"), ("a", "./a"), ("a", "link")):
