@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,21 @@ def test_a_cell_that_failed_in_one_place_and_is_ok_in_the_other_is_ok_and_it_is_
         )
     both = merge([source("a", failed), source("b", failed)])
     assert sum(r.status == "failed" for r in both.found.records) == 2
+
+
+@pytest.mark.parametrize("order", list(permutations("abc")))
+def test_a_cell_that_never_ran_joins_its_key_whatever_the_order_of_folders(order):
+    (ok,) = [r for r in made_records(methods=1, attacked=False).records
+             if r.method == "method-00" and r.seed == 0]  # fmt: skip
+    bad = {"status": "failed", "reason": "no memory", "metrics": {}, "times": {}}
+    folders = {
+        "a": changed(ok, hyperparameters={}, **bad),  # does not say its parameters
+        "b": ok,
+        "c": changed(ok, key="of other code"),
+    }
+    merged = merge([source(name, [folders[name]]) for name in order])
+    (kept,) = merged.found.records
+    assert kept.status == "ok"
 
 
 def test_one_folder_is_as_it_is():
