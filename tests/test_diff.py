@@ -223,6 +223,22 @@ def test_figures_that_do_not_count_are_not_compared():
     assert of_attack(attacked(a, "one"), void) is None
 
 
+@pytest.mark.parametrize("biased", ["old", "new", "neither"])
+def test_figures_of_a_table_whose_retrained_model_is_biased_are_not_compared(biased):
+    found = made_records(methods=2)
+    far = {"ulira.privacy/acc": 0.7}  # 10 standard deviations outside its band
+    records = [
+        changed(r, metrics=r.metrics | far) if r.method == "retrain" else r for r in found.records
+    ]
+    sides = {"old": found, "new": found}
+    if biased != "neither":
+        sides[biased] = found._replace(records=records)
+    rows = compare(sides["old"], sides["new"]).rows
+    told = [row.method for row in rows for c in row.compared if c.quantity == "ulira.privacy/acc"]
+    assert len(rows) == 4
+    assert len(told) == (4 if biased == "neither" else 0)
+
+
 # --- seconds -----------------------------------------------------------------------------------
 
 
