@@ -134,13 +134,13 @@ def _same_cells(sources: Sequence[Source]) -> list[list[tuple[Path, Record]]]:
     held: list[tuple[tuple[str, ...], tuple[Path, Record]]] = []
     for folder, record in _records(sources):
         named = (record.dataset, record.model, record.scenario)
-        keyed = (*named, record.key)
+        keyed: tuple[str, ...] = (*named, record.key)
         names.add(keyed)
         held.append((keyed, (folder, record)))
         # a cell that never ran may not say its parameters
         if record.status != "ok" and not record.hyperparameters:
             continue
-        described = (
+        described: tuple[str, ...] = (
             *named,
             record.forget_request,
             record.recipe,
