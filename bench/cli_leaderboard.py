@@ -107,6 +107,10 @@ def diff(old: Path, new: Path, target: Path | None) -> None:
     \b
     unlearnbench diff results/before results/after --json moved.json
 
+    A number moved if it differs by more than the least amount (0.5 percentage points; 20 % of the
+    seconds) and its two-sided p-value (Student's t over seeds; normal law for U-LIRA) is below 5 %
+    after Holm's correction for all numbers compared.
+
     Exit code 0: nothing moved; 1: something moved, is gone or newly fails; 2: bad input.
     """  # noqa: D301 - click wants the character itself
     with friendly_errors():
@@ -163,17 +167,33 @@ def _fetched(
 
 
 def _check_nothing_is_lost(folder: Path, found: SweepRecords, where: str) -> None:
-    """A folder that is written to may hold records already, but no others than these.
+    """A folder that is written to may hold results already, but none that these do not hold.
 
     Raises:
-        InputError: If it does.
+        InputError: If it holds other cells, figures, attacks or shadow banks.
     """
+    from .attack_record import read_attacks
+    from .bank_record import read_banks
     from .record import read_records
 
-    if (folder / "records.jsonl").is_file():
-        here = {record.key for record in read_records(folder)}
-        if lost := len(here - {record.key for record in found.records}):
+    here = read_records(folder) if (folder / "records.jsonl").is_file() else []
+    figures: dict[str, set[str]] = {}
+    for record in found.records:
+        figures.setdefault(record.key, set()).update(record.metrics)
+    others = {record.key for record in here} - set(figures)
+    poorer = {r.key for r in here if set(r.metrics) - figures.get(r.key, set())} - others
+    attacks = {attack.key for attack in read_attacks(folder)} - {
+        attack.key for attack in found.attacks
+    }
+    banks = {bank.bank for bank in read_banks(folder)} - {bank.bank for bank in found.banks}
+    for held, lost in (
+        (f"records of {len(others)} cells", others),
+        (f"figures of {len(poorer)} cells", poorer),
+        (f"{len(attacks)} attacks", attacks),
+        (f"{len(banks)} shadow banks", banks),
+    ):
+        if lost:
             raise InputError(
-                f"`{folder}` holds records of {lost} cells that are not {where}, and would lose "
-                "them; name another folder."
+                f"`{folder}` holds {held} that are not {where}, and would lose them; name another "
+                "folder."
             )

@@ -30,9 +30,12 @@ class Compared(_Part):
         se: Standard error of the difference; of seconds that of the logarithm of the ratio. Null
             with one seed.
         dof: Degrees of freedom of that standard error; null where it is not over seeds.
+        p: Two-sided p-value of no difference, by Student's t, by the normal law for U-LIRA; null
+            without a standard error or where it is 0.
+        p_holm: The same, corrected by Holm for all numbers of the comparison that have one.
         how: `paired` or `apart`.
-        verdict: `moved` if beyond 2 standard errors and the least amount, or if the standard error
-            is 0 and anything changed; `not judged` without a standard error.
+        verdict: `moved` if more than the least amount and `p_holm` is below 5 %, or if more than
+            the least amount and the standard error is 0; `not judged` without a standard error.
     """
 
     quantity: str
@@ -41,6 +44,8 @@ class Compared(_Part):
     difference: Finite
     se: Finite | None
     dof: Finite | None
+    p: Finite | None = None
+    p_holm: Finite | None = None
     how: How
     verdict: Verdict
 

@@ -19,9 +19,10 @@ from .attack_record import AttackRecord
 from .attack_rows import ACC, PRIVACY, attack_figures, plain_rows
 from .cell_frame import METRICS, cell_frame
 from .comparison import Compared, Comparison, RowChange, RowName
+from .leaderboard import build
 from .merge_reasons import one_meaning
 from .metrics.clustering import two_way_se
-from .noise import Sample, comparable, difference_of_means, judged
+from .noise import NEGLIGIBLE, Sample, comparable, corrected, difference_of_means, judged
 from .record import Record
 from .sweep_records import SweepRecords
 from .table_rows import REFERENCES
@@ -30,10 +31,12 @@ from .tablecell import known
 LEAST_RATIO = 1.2  # of seconds, either way
 LEAST_S = 0.001
 LEAST_ERROR = 1e-9
+VOID = ("biased", "suspected")  # validity of figures that do not count
 
 Task = tuple[str, str, str]  # dataset, model and scenario
 Name = tuple[str, str]  # labels of recipe and method
 Group = list[dict[str, Any]]  # cells of a row
+Attacked = tuple[str, str, str, str, str, float]  # task, method, key of its scores and accuracy
 
 
 def compare(old: SweepRecords, new: SweepRecords) -> Comparison:
@@ -52,9 +55,13 @@ def compare(old: SweepRecords, new: SweepRecords) -> Comparison:
             side.setdefault((record.dataset, record.model, record.scenario), []).append(record)
     found = Comparison(rows=[], vanished=[], appeared=[], notes=list(_notes(old, new)))
     attacks = [{attack.key: attack for attack in side.attacks} for side in (old, new)]
+    void = [_void(side) for side in (old, new)]
     for task in dict.fromkeys((*sides[0], *sides[1])):
         groups = _groups(*(side.get(task, []) for side in sides))
-        _compare_task(" · ".join(task), groups, attacks, found)
+        _compare_task(task, groups, attacks, void, found)
+    settled = iter(corrected([number for row in found.rows for number in row.compared]))
+    for row in found.rows:
+        row.compared = [next(settled) for _ in row.compared]
     return found
 
 
@@ -68,12 +75,31 @@ def _groups(old: list[Record], new: list[Record]) -> list[dict[Name, Group]]:
     return groups
 
 
+def _void(side: SweepRecords) -> set[Attacked]:
+    """Figures of U-LIRA that do not count on the leaderboard of a side."""
+    if not any(ACC in record.metrics for record in side.records):
+        return set()
+    return {
+        _attacked((table.dataset, table.model, table.scenario), row["name"], row)
+        for table in build(*side).tables
+        if table.attacked
+        for row in plain_rows(table.rows)
+        if row["attack_validity"] in VOID
+    }
+
+
+def _attacked(task: Task, method: str, row: Mapping[str, Any]) -> Attacked:
+    return (*task, method, str(row["attack_scores"]), float(row[ACC]))
+
+
 def _compare_task(
-    title: str,
+    task: Task,
     groups: Sequence[Mapping[Name, Group]],
     attacks: Sequence[Mapping[str, AttackRecord]],
+    void: Sequence[set[Attacked]],
     found: Comparison,
 ) -> None:
+    title = " · ".join(task)
     pairs = {name: name for name in groups[0] if name in groups[1]}
     pairs |= _only_candidates(groups, pairs)
     for name, one in groups[0].items():
@@ -91,7 +117,7 @@ def _compare_task(
                 settings="" if name == pairs[name] else _other_settings(one, other),
                 compared=[
                     *_seeds_compared(one, other),
-                    *_attacks_compared(one, other, attacks),
+                    *_attacks_compared(task, (one, other), attacks, void),
                     *_times_compared(one, other),
                 ],
                 newly_failed=[s for s, ok in before.items() if ok and not after.get(s, True)],
@@ -173,16 +199,22 @@ def _by_seed(group: Group, name: str) -> Sample:
 
 
 def _mean(sample: Sample) -> float:
-    return math.fsum(value for _, value in sample) / len(sample)
+    return math.fsum(value / len(sample) for _, value in sample)
 
 
 def _attacks_compared(
-    one: Group, other: Group, attacks: Sequence[Mapping[str, AttackRecord]]
+    task: Task,
+    groups: Sequence[Group],
+    attacks: Sequence[Mapping[str, AttackRecord]],
+    void: Sequence[set[Attacked]],
 ) -> Iterator[Compared]:
     """U-LIRA on both sides; not where a figure does not count."""
-    rows = [attack_figures(cell["record"] for cell in group) for group in (one, other)]
-    if any(ACC not in row or row["attack_suspicion"] for row in rows):
-        return
+    rows = [attack_figures(cell["record"] for cell in group) for group in groups]
+    for group, row, lost in zip(groups, rows, void, strict=True):
+        if ACC not in row or row["attack_suspicion"]:
+            return
+        if _attacked(task, group[0]["name"], row) in lost:
+            return
     old, new = (float(row[ACC]) for row in rows)
     details = [side.get(row["attack_scores"]) for side, row in zip(attacks, rows, strict=True)]
     a, b = details
@@ -210,8 +242,8 @@ def _times_compared(one: Group, other: Group) -> Iterator[Compared]:
     difference, se, dof, how = difference_of_means(*logs)
     before, after = _mean(old), _mean(new)
     least = math.log(LEAST_RATIO) if abs(after - before) > LEAST_S else math.inf
-    # no two runs take exactly as long: a standard error of 0 says nothing here
-    noise = None if se is None else max(se, LEAST_ERROR)
+    # no two runs take exactly as long: unless they are the same, an error of 0 says nothing here
+    noise = max(se, LEAST_ERROR) if se is not None and abs(difference) > NEGLIGIBLE else se
     found = judged("unlearn_s", before, after, difference, noise, dof, how, least=least)
     yield found.model_copy(update={"difference": math.exp(difference)})
 

@@ -7,17 +7,14 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from scipy import stats
-
 from .attack_rows import ACC
 from .columns import HEADS
 from .comparison import Compared, Comparison, RowChange, RowName
 from .diff import LEAST_RATIO
-from .noise import ERRORS, LEAST
+from .noise import LEAST, LEVEL
 from .tablecell import NONE, TIMES_SIGN, significant
 from .terminal import WIDTH, grid
 
-FEW_DOF = 4  # below, 2 standard errors are passed by chance often enough to say so
 _NUMBERS = ["what", "old", "new", "difference", "± SE", ""]
 
 
@@ -106,11 +103,15 @@ def _sentences(found: Comparison) -> Iterator[str]:
         f"{len(found.rows)} rows in both, {len(compared)} numbers compared: {len(moved)} rows "
         f"moved, {len(found.vanished)} vanished, {len(found.appeared)} appeared."
     )
-    least = f"{100 * LEAST:g} percentage points (seconds: beyond {100 * (LEAST_RATIO - 1):.0f} %)"
+    least = f"{100 * LEAST:g} percentage points (seconds: {100 * (LEAST_RATIO - 1):.0f} %)"
+    tested = sum(c.p is not None for c in compared)
     yield (
-        f"Moved: the difference is beyond {ERRORS:g} standard errors and {least}, or there is no "
-        "noise at all and anything changed. Accuracies, gaps and U-LIRA in %, differences in "
-        "percentage points; seconds as new over old, on the same machine only."
+        f"Moved: the difference is more than {least}, and its two-sided p-value (Student's t over "
+        f"seeds; normal law for U-LIRA) is below {LEVEL:.0%} after Holm's correction for the "
+        f"{tested} numbers that have one; where all seeds differ by exactly the same there is no "
+        "noise, and the amount alone decides. With few seeds only large changes are found. "
+        "Accuracies, gaps and U-LIRA in %, differences in percentage points; seconds as new over "
+        "old, on the same machine only."
     )
     apart = [
         row
@@ -121,13 +122,6 @@ def _sentences(found: Comparison) -> Iterator[str]:
         yield (
             f"{len(apart)} rows do not have the same seeds and forget sets on both sides: their "
             "means are compared as those of independent samples (apart)."
-        )
-    few = [c.dof for c in compared if c.dof is not None and c.dof < FEW_DOF and c.se]
-    if few:
-        share = 2 * float(stats.t.sf(ERRORS, min(few)))
-        yield (
-            f"With {round(min(few)) + 1} seeds a standard error is rough: by chance alone "
-            f"{share:.0%} of unchanged numbers pass {ERRORS:g} of them."
         )
     for row in found.rows:
         if row.settings:

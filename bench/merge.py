@@ -14,6 +14,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+from scipy.cluster.hierarchy import DisjointSet
+
 from .cell_frame import as_text, hardware_of
 from .errors import InputError, Problems
 from .merge_reasons import Source, different_attacks, different_cells, different_names
@@ -125,12 +127,19 @@ def _same_cells(sources: Sequence[Source]) -> list[list[tuple[Path, Record]]]:
     """The records of each cell, in order of first appearance, with the folders they are from.
 
     Cells are one if they have one key, and also if they are described alike: then other code or
-    another kind of device made them.
+    another kind of device made them. A record that does not say its parameters joins those of its
+    key, whichever folder comes first.
     """
-    by_key: dict[tuple[str, ...], tuple[str, ...]] = {}
-    cells: dict[tuple[str, ...], list[tuple[Path, Record]]] = {}
+    names = DisjointSet()
+    held: list[tuple[tuple[str, ...], tuple[Path, Record]]] = []
     for folder, record in _records(sources):
         named = (record.dataset, record.model, record.scenario)
+        keyed: tuple[str, ...] = (*named, record.key)
+        names.add(keyed)
+        held.append((keyed, (folder, record)))
+        # a cell that never ran may not say its parameters
+        if record.status != "ok" and not record.hyperparameters:
+            continue
         described: tuple[str, ...] = (
             *named,
             record.forget_request,
@@ -140,11 +149,11 @@ def _same_cells(sources: Sequence[Source]) -> list[list[tuple[Path, Record]]]:
             as_text(record.hyperparameters),
             str(record.seed),
         )
-        # a cell that never ran may not say its parameters
-        if record.status != "ok" and not record.hyperparameters:
-            described = (*named, record.key)
-        identity = by_key.setdefault((*named, record.key), described)
-        cells.setdefault(identity, []).append((folder, record))
+        names.add(described)
+        names.merge(keyed, described)
+    cells: dict[tuple[str, ...], list[tuple[Path, Record]]] = {}
+    for keyed, told in held:
+        cells.setdefault(names[keyed], []).append(told)
     return list(cells.values())
 
 

@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 from .comparison import Compared, How, Verdict
+from .metrics.ranking import holm
 
-ERRORS = 2.0  # standard errors beyond which a difference is more than noise
+LEVEL = 0.05  # p-values below it, corrected over all numbers, are more than noise
 LEAST = 0.005  # of an accuracy, a gap or U-LIRA; half a percentage point
 NEGLIGIBLE = 1e-12  # rounding of sums
 
@@ -69,10 +71,12 @@ def judged(
     *,
     least: float = LEAST,
 ) -> Compared:
-    """Say whether a difference is noise.
+    """Say whether a difference, taken alone, is noise; `corrected` judges all of them together.
 
-    It moved if it is beyond 2 standard errors and more than the least amount, or if there is no
-    noise at all and anything changed. Without a standard error it is not judged.
+    It moved if it is more than the least amount and its two-sided p-value is below 5 %: by
+    Student's t with the degrees of freedom, by the normal law without. Where the standard error is
+    0 there is no p-value, and more than the least amount is enough. Without a standard error it is
+    not judged.
 
     Args:
         quantity: What differs.
@@ -85,11 +89,12 @@ def judged(
         least: Differences up to this size are noise.
     """
     size = abs(difference)
+    p = None if se is None or se <= NEGLIGIBLE else _two_sided(size / se, dof)
     verdict: Verdict = "within noise"
-    if size > NEGLIGIBLE:
+    if size > least:
         if se is None:
-            verdict = "not judged" if size > least else "within noise"
-        elif se <= NEGLIGIBLE or (size > ERRORS * se and size > least):
+            verdict = "not judged"
+        elif p is None or p < LEVEL:
             verdict = "moved"
     return Compared(
         quantity=quantity,
@@ -98,6 +103,33 @@ def judged(
         difference=difference,
         se=se,
         dof=dof,
+        p=p,
         how=how,
         verdict=verdict,
     )
+
+
+def corrected(found: Sequence[Compared]) -> list[Compared]:
+    """Correct the p-values by Holm for all numbers that have one, and judge by these.
+
+    With many numbers some are beyond any limit by chance; so corrected, the chance that even one
+    unchanged number is called moved is at most 5 %.
+
+    Args:
+        found: All numbers of a comparison.
+    """
+    values = holm([math.nan if one.p is None else one.p for one in found])
+    result = []
+    for one, value in zip(found, values.tolist(), strict=True):
+        if one.p is None:
+            result.append(one)
+            continue
+        by_chance = one.verdict == "moved" and value >= LEVEL
+        verdict = "within noise" if by_chance else one.verdict
+        result.append(one.model_copy(update={"p_holm": value, "verdict": verdict}))
+    return result
+
+
+def _two_sided(errors: float, dof: float | None) -> float:
+    law = stats.norm if dof is None else stats.t(dof)
+    return 2 * float(law.sf(errors))

@@ -311,16 +311,24 @@ def _content() -> dict[str, Any]:
 
 
 def _kinds(scenario: str, dataset: str) -> set[str]:
-    """How figures of this forget set may be written; classes can be given by name."""
+    """How figures of this forget set may be written; classes can be given by name.
+
+    None for a forget set that is not written as the scenario asks: nothing is published on it.
+    """
     try:
         name, params = parse_spec(scenario, "scenario")
     except InputError:
         return set()
+    if name == "random":
+        sizes = [params[key] for key in ("count", "fraction") if key in params]
+        return {_written(scenario)} if all(type(size) in (int, float) for size in sizes) else set()
     if name != "class":
         return {_written(scenario)}
     numbers = _content()["class_numbers"].get(dataset, {})
-    classes = params.get("classes", [0])
+    classes = params.get("classes", [] if params else [0])
     classes = classes if isinstance(classes, list) else [classes]
+    if not classes or any(type(c) not in (int, str) for c in classes):
+        return set()
     listed = ",".join(sorted(str(numbers.get(c, c)) for c in classes))
     return {f"class {listed}", *(["class"] if len(classes) == 1 else [])}
 
@@ -330,8 +338,8 @@ def _written(scenario: str) -> str:
     """A forget set in one way of writing; which examples are drawn does not matter to a paper."""
     name, params = parse_spec(scenario, "scenario")
     if name == "class":
-        return f"class {','.join(map(str, params['classes']))}" if params else name
+        return f"class {','.join(map(str, params['classes']))}" if "classes" in params else name
     if name == "random":
-        size = params.get("count") or float(params.get("fraction", 0.1))
+        size = params.get("count") or params.get("fraction", 0.1)
         return f"random {size}"
     return scenario

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from .errors import DataError
 from .jsonlines import json_line, read_lines, write_lines
+from .record_values import PARTS, check_finite, check_parts
 
 SCHEMA: Final = "unlearnbench.record/1"
 DECORRELATION = ("filter_cosine", "feature_correlation")  # entries of `model_info`
@@ -144,7 +145,7 @@ class Record(BaseModel):
     course: dict[str, list[Finite]] = {}
 
     @model_validator(mode="after")
-    def _status_and_content_agree(self) -> Self:
+    def _status_and_content_agree(self, info: ValidationInfo) -> Self:
         if self.status == "ok":
             missing = [name for name in REQUIRED_METRICS if name not in self.metrics]
             if missing:
@@ -156,6 +157,10 @@ class Record(BaseModel):
         elif self.metrics:
             raise ValueError(f"a {self.status} record has no metrics")
         check_fractions(self.metrics)
+        parts = {name: getattr(self, name) for name in PARTS}
+        check_parts(parts)
+        if info.mode == "json":  # what a method reports may have them; they are written as null
+            check_finite(parts)
         return self
 
     def to_json(self) -> str:

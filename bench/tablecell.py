@@ -93,8 +93,10 @@ def number_cell(mean: float, spread: float, scale: float, digits: int) -> Cell:
 
 
 def significant(value: float) -> str:
-    """Three significant digits without an exponent."""
+    """Three significant digits without an exponent; `inf` for what is beyond any number."""
     if value == 0:
         return "0"
+    if not math.isfinite(value):
+        return f"{value}"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:,.{digits}f}"

@@ -15,6 +15,7 @@ from unlearnbench.bench.comparison import Comparison
 from unlearnbench.bench.diff import compare
 from unlearnbench.bench.diff_table import diff_table
 from unlearnbench.bench.metrics.clustering import two_way_se
+from unlearnbench.bench.noise import difference_of_means, judged
 from unlearnbench.bench.record import Record
 from unlearnbench.bench.sweep_records import SweepRecords, write_folder
 
@@ -66,7 +67,8 @@ def test_with_the_same_seeds_a_difference_is_paired():
     assert number.difference == pytest.approx(0.02)
     assert number.se == pytest.approx(0.01 / math.sqrt(3))  # the three differ by .01, .02, .03
     assert number.dof == 2
-    assert number.verdict == "moved"  # .02 > 2 * .0058, which no unpaired error would see
+    assert number.p == pytest.approx(1 - math.sqrt(12 / 14))  # t = sqrt(12), 2 degrees: closed form
+    assert number.verdict == "within noise"  # 7 %, though beyond 3 standard errors
 
 
 def test_with_other_seeds_it_is_welch_s():
@@ -103,14 +105,16 @@ def test_other_forget_sets_are_not_paired():
     ("new", "verdict"),
     [
         ([0.2, 0.4], "within noise"),  # equal
-        ([0.202, 0.402], "moved"),  # no noise at all: any change counts
+        ([0.202, 0.402], "within noise"),  # both alike, but below half a point
+        ([0.21, 0.41], "moved"),  # both alike: no noise at all
+        ([0.22, 0.43], "within noise"),  # 5 standard errors of 2 seeds: 13 % by chance
         ([0.201, 0.4035], "within noise"),  # 2.25 ± 1.25 points in a thousand
         ([0.203, 0.4032], "within noise"),  # beyond 2 errors, but below half a point
         ([0.207, 0.4072], "moved"),
         ([0.1, 0.6], "within noise"),
     ],
 )
-def test_moved_is_beyond_two_errors_and_half_a_point(new, verdict):
+def test_moved_is_beyond_chance_and_half_a_point(new, verdict):
     assert compared(cells([0.2, 0.4]), cells(new)).verdict == verdict
 
 
@@ -124,14 +128,33 @@ def test_one_seed_cannot_be_judged_and_it_is_said():
     assert {c.verdict for c in same.rows[0].compared} == {"within noise"}
 
 
-def test_noise_alone_is_mostly_within_noise():
-    """With 20 seeds about 6 % of unchanged numbers pass two errors."""
+@pytest.mark.parametrize("seeds", [2, 3, 20])
+def test_one_number_moves_by_chance_in_one_of_twenty(seeds):
     rng = np.random.default_rng(0)
     moved = 0
-    for _ in range(60):
-        old, new = (np.clip(rng.normal(0.5, 0.1, 20), 0, 1) for _ in range(2))
-        moved += compared(cells(old), cells(new)).verdict == "moved"
-    assert 0 < moved <= 9
+    for _ in range(400):
+        old, new = ([((s, ""), v) for s, v in enumerate(rng.normal(0, 1, seeds))] for _ in "ab")
+        number = judged("forget_acc", 0.0, 0.0, *difference_of_means(old, new))
+        moved += number.verdict == "moved"
+    assert 7 <= moved <= 33  # 20 expected, 3 standard deviations of 4.4
+
+
+def test_of_many_numbers_that_are_noise_none_moves_and_a_real_change_does():
+    rng = np.random.default_rng(0)
+
+    def rows(shift):
+        made = [cells(rng.normal(0.5, 0.02, 4), f"method-{n}") for n in range(40)]
+        changed_one = cells(0.3 + shift + rng.normal(0, 1e-4, 4), "changed")
+        return [*changed_one, *(cell for row in made for cell in row)]
+
+    found = compare(side(rows(0.0)), side(rows(0.1)))
+    numbers = [c for row in found.rows for c in row.compared if c.p is not None]
+    assert len(numbers) == 41  # what is the same on both sides is not tested
+    assert sum(c.p < 0.05 for c in numbers) > 1  # some would move if each stood alone
+    moved = {row.method for row in found.rows for c in row.compared if c.verdict == "moved"}
+    assert moved == {"changed"}
+    least = min(numbers, key=lambda c: c.p)
+    assert least.p_holm == pytest.approx(41 * least.p)
 
 
 # --- the attack --------------------------------------------------------------------------------
@@ -200,6 +223,22 @@ def test_figures_that_do_not_count_are_not_compared():
     assert of_attack(attacked(a, "one"), void) is None
 
 
+@pytest.mark.parametrize("biased", ["old", "new", "neither"])
+def test_figures_of_a_table_whose_retrained_model_is_biased_are_not_compared(biased):
+    found = made_records(methods=2)
+    far = {"ulira.privacy/acc": 0.7}  # 10 standard deviations outside its band
+    records = [
+        changed(r, metrics=r.metrics | far) if r.method == "retrain" else r for r in found.records
+    ]
+    sides = {"old": found, "new": found}
+    if biased != "neither":
+        sides[biased] = found._replace(records=records)
+    rows = compare(sides["old"], sides["new"]).rows
+    told = [row.method for row in rows for c in row.compared if c.quantity == "ulira.privacy/acc"]
+    assert len(rows) == 4
+    assert len(told) == (4 if biased == "neither" else 0)
+
+
 # --- seconds -----------------------------------------------------------------------------------
 
 
@@ -215,7 +254,7 @@ def test_seconds_are_a_ratio():
     logs = [math.log(1.5), math.log(1.55)]
     assert number.difference == pytest.approx(math.exp(sum(logs) / 2))
     assert number.se == pytest.approx(abs(logs[1] - logs[0]) / 2)
-    assert number.verdict == "moved"
+    assert number.verdict == "moved"  # t = 25.7 with 1 degree of freedom: 2.5 %
 
 
 @pytest.mark.parametrize("new", [(1.1, 2.2), (1.1, 2.1)])
@@ -322,9 +361,9 @@ def test_nothing_moved_is_0(here):
     assert "4 rows in both" in result.stdout
     assert "0 rows moved, 0 vanished, 0 appeared." in result.stdout
     assert "Moved beyond noise" not in result.stdout
-    assert "beyond 2 standard errors and 0.5 percentage points (seconds: beyond 20 %)" in (
-        " ".join(result.stdout.split())
-    )
+    text = " ".join(result.stdout.split())
+    assert "more than 0.5 percentage points (seconds: 20 %), and its two-sided p-value" in text
+    assert "below 5% after Holm's correction for the 0 numbers that have one" in text
 
 
 def test_something_moved_is_1_with_a_table_and_a_file(here):
@@ -343,12 +382,12 @@ def test_something_moved_is_1_with_a_table_and_a_file(here):
     assert Path("moved.json").read_bytes() == first
 
 
-def test_few_seeds_are_told_to_be_few(here):
-    written("a", cells([0.10, 0.12]))
-    written("b", cells([0.11, 0.125]))
+def test_few_seeds_are_told_to_be_few_and_no_number_of_seeds_is_guessed(here):
+    written("a", cells([0.10, 0.12, 0.3]))
+    written("b", cells([0.11, 0.125], first_seed=7))  # degrees of freedom of Welch
     text = " ".join(call("diff", "a", "b").stdout.split())
-    # twice the upper tail of Cauchy's law at 2: 1 - 2 / pi * atan(2)
-    assert "With 2 seeds a standard error is rough: by chance alone 30%" in text
+    assert "With few seeds only large changes are found." in text
+    assert not re.search(r"With \d+ seeds", text)
 
 
 def test_specials_in_a_name_do_no_harm(here):
@@ -383,4 +422,5 @@ def test_bad_input_is_2(here, args, said):
 
 def test_help_tells_the_exit_codes():
     text = " ".join(call("diff", "--help").stdout.split())
+    assert "is below 5 % after Holm's correction for all numbers compared." in text
     assert "Exit code 0: nothing moved; 1: something moved, is gone or newly fails; 2:" in text

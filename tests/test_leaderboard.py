@@ -5,11 +5,15 @@ import math
 import pandas as pd
 import pytest
 
+from unlearnbench.bench.diff import compare
 from unlearnbench.bench.leaderboard import build
 from unlearnbench.bench.markdown import markdown
 from unlearnbench.bench.record import Record
 from unlearnbench.bench.render import write_leaderboard
+from unlearnbench.bench.sweep_records import SweepRecords
 from unlearnbench.bench.terminal import terminal_table
+
+from .made_records import made_records
 
 
 def cell(method, seed=0, *, forget=0.5, gap=None, status="ok", reason=None, **changes):
@@ -281,3 +285,16 @@ def test_terminal_table_names_long_specs_in_its_heading_and_fits():
     assert max(map(len, lines)) <= 112
     assert sum("argument_3=3" in line for line in lines) == 1
     assert any("neggrad-plus[alpha=0.5" in line for line in lines)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_seconds_whose_mean_is_beyond_any_number_do_no_harm():
+    records = made_records(methods=1, attacked=False).records
+    long = [
+        Record.model_validate(
+            r.model_dump(by_alias=True) | {"times": dict.fromkeys(r.times, 1e308)}
+        )
+        for r in records
+    ]
+    assert "inf" in terminal_table(long)
+    assert compare(SweepRecords(long, [], []), SweepRecords(long, [], [])).rows

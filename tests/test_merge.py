@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,21 @@ def test_a_cell_that_failed_in_one_place_and_is_ok_in_the_other_is_ok_and_it_is_
         )
     both = merge([source("a", failed), source("b", failed)])
     assert sum(r.status == "failed" for r in both.found.records) == 2
+
+
+@pytest.mark.parametrize("order", list(permutations("abc")))
+def test_a_cell_that_never_ran_joins_its_key_whatever_the_order_of_folders(order):
+    (ok,) = [r for r in made_records(methods=1, attacked=False).records
+             if r.method == "method-00" and r.seed == 0]  # fmt: skip
+    bad = {"status": "failed", "reason": "no memory", "metrics": {}, "times": {}}
+    folders = {
+        "a": changed(ok, hyperparameters={}, **bad),  # does not say its parameters
+        "b": ok,
+        "c": changed(ok, key="of other code"),
+    }
+    merged = merge([source(name, [folders[name]]) for name in order])
+    (kept,) = merged.found.records
+    assert kept.status == "ok"
 
 
 def test_one_folder_is_as_it_is():
@@ -312,6 +328,32 @@ def test_records_that_lie_in_the_output_folder_are_not_lost(two):
     written("c", made_records(methods=2, tasks=2))
     (sentence,) = refused("leaderboard", "a", "b", "--out", "c")
     assert "`c` holds records of 8 cells that are not among those to write" in sentence
+
+
+@pytest.mark.parametrize("has_records", [True, False])
+def test_attacks_banks_and_figures_that_lie_in_the_output_folder_are_not_lost(two, has_records):
+    found = made_records(methods=1)
+    plain = made_records(methods=1, attacked=False).records
+    written("p", SweepRecords(plain, [], []))
+    for name, held, said in (
+        ("figures", found._replace(attacks=[], banks=[]), "figures of 6 cells"),
+        ("attacks", SweepRecords(plain, [], found.attacks), "3 attacks"),
+        ("banks", SweepRecords(plain, found.banks, []), "1 shadow banks"),
+    ):
+        written(name, held)
+        if not has_records and name == "figures":
+            continue
+        if not has_records:
+            (Path(name) / "records.jsonl").unlink()
+        (sentence,) = refused("leaderboard", "p", "--out", name)
+        assert sentence == (
+            f"`{name}` holds {said} that are not among those to write, and would lose them; name "
+            "another folder."
+        )
+    assert call("leaderboard", "p", "--out", "p2", "--figures", "none").exit_code == 0
+    written("full", found)  # more figures than lie there are no loss
+    assert call("leaderboard", "full", "--out", "p2", "--figures", "none").exit_code == 0
+    assert read_folder(Path("p2")) == found
 
 
 def test_folders_that_are_the_same_are_refused(two):

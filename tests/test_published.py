@@ -266,3 +266,27 @@ def test_a_figure_that_is_wrong_is_refused(changes, said):
 
 def test_every_shown_metric_is_an_accuracy_of_ours():
     assert set(SHOWN) <= set(METRICS)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "random[fraction=abc]",
+        "random[fraction=[1]]",
+        "random[fraction=true]",
+        "random[count={a=1}]",
+        f"random[fraction={'9' * 400}]",
+        "class[classes=[]]",
+        "class[classes=[[1]]]",
+        "class[classes={a=1}]",
+        "class[seed=1]",
+        "class[",
+    ],
+)
+def test_nothing_is_published_on_a_forget_set_that_is_not_one(scenario):
+    assert published_of(*CIFAR, scenario) == []
+
+
+@pytest.mark.parametrize("scenario", ["random", "random[fraction=0.10]", "random[seed=3]"])
+def test_a_random_draw_is_a_tenth_if_it_is_not_said(scenario):
+    assert published_of(*CIFAR, scenario) == published_of(*CIFAR, "random[fraction=0.1]") != []

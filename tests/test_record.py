@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -42,6 +43,55 @@ def test_every_field_that_was_promised_is_written():
     }  # fmt: skip
     assert content["schema"] == "unlearnbench.record/1"
     assert content["reason"] is None
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "where"),
+    [
+        ("hyperparameters", '{"lr": NaN}', "hyperparameters.lr is not a finite number"),
+        ("method_info", '{"tried": [1, {"a": Infinity}]}', "method_info.tried.1.a is not a finite"),
+        ("training", '{"lr": 1e999}', "training.lr is not a finite number"),
+        ("training", '{"penalty": null}', "training.penalty: Input should be"),
+        ("attack", '{"shadows": "x"}', "attack.shadows: Input should be a valid integer"),
+        ("attack", '{"shadows": 16.5}', "attack.shadows: Input should be a valid integer"),
+        ("attack", '{"examples": true}', "attack.examples: Input should be a valid integer"),
+        ("attack", '{"views": [1]}', "attack.views: Input should be a valid integer"),
+        ("attack", '{"scores": [1]}', "attack.scores: Input should be a valid string"),
+        ("tuning", '{"seconds": null}', "tuning.seconds: Input should be a valid number"),
+        ("tuning", '{"seconds": "abc"}', "tuning.seconds: Input should be a valid number"),
+        ("model_info", '{"weights": "abc"}', "model_info.weights: Input should be"),
+        ("model_info", '{"weights": {"name": "x"}}', "model_info.weights.digest: Field required"),
+        ("model_info", '{"filter_cosine": "abc"}', "model_info.filter_cosine: Input should be"),
+        ("probe", '{"notes": 5}', "probe.notes: Input should be a valid list"),
+    ],
+)
+def test_what_is_read_of_the_open_parts_has_its_type(tmp_path, part, value, where):
+    line = record().to_json()
+    path = tmp_path / "records.jsonl"
+    wrong = line.replace(f'"{part}": {{}}', f'"{part}": {value}')
+    path.write_text(f"{line}\n{wrong}\n")
+    with pytest.raises(InputError) as error:
+        read_records(path)
+    (sentence,) = error.value.sentences
+    assert f"`{path}` line 2 is not a valid record: " in sentence
+    assert where in sentence
+
+
+def test_the_open_parts_may_hold_more():
+    parts = {
+        "attack": {"shadows": 16, "examples": 3, "views": 1, "more": [None, {"x": "y"}]},
+        "tuning": {"seconds": 3},
+        "model_info": {"weights": {"name": "w", "digest": "d"}, "filter_cosine": -0.1},
+        "probe": {"notes": []},
+    }
+    made = record(**parts)
+    assert {name: getattr(made, name) for name in parts} == parts
+
+
+def test_the_records_of_this_repository_are_valid():
+    paths = sorted(Path(__file__).parents[1].glob("results/*/records.jsonl"))
+    for path in paths:
+        assert read_records(path)
 
 
 @pytest.mark.parametrize("status", ["ok", "failed", "skipped"])
