@@ -62,7 +62,9 @@ def test_no_figure_is_told_twice_by_one_source():
 def test_registered_methods_have_our_names():
     ours = set(METHODS.names()) & {figure.method for figure in all_published()}
     assert ours == {
-        "retrain", "finetune", "neggrad", "neggrad-plus", "scrub", "svd", "osp", "identity"
+        "retrain", "finetune", "neggrad", "neggrad-plus", "scrub", "svd", "osp", "identity",
+        "l1-sparse", "bad-teacher", "boundary-expand", "boundary-shrink", "cf-k", "fisher",
+        "influence", "jit", "lfssd", "random-label", "salun", "ssd", "unsir"
     }  # fmt: skip
     others = {figure.method for figure in all_published()} - ours
     assert not {name.lower().replace(" ", "-").replace("+", "-plus") for name in others} & ours
@@ -77,15 +79,15 @@ def test_registered_methods_have_our_names():
         ("random[fraction=0.1]", "retrain", "CoUn", "test_acc", (94.67, 0.24)),
         ("random[fraction=0.1]", "retrain", "CoUn", "mia_svc_efficacy", (11.02, 0.58)),
         ("random[fraction=0.1]", "neggrad-plus", "CoUn", "forget_acc", (95.18, None)),
-        ("random[fraction=0.1]", "SSD", "CoUn", "cost_pflop", (0.06, None)),
-        ("random[fraction=0.1]", "Bad Teacher", "CoUn", "retain_acc", (99.94, None)),
+        ("random[fraction=0.1]", "ssd", "CoUn", "cost_pflop", (0.06, None)),
+        ("random[fraction=0.1]", "bad-teacher", "CoUn", "retain_acc", (99.94, None)),
         # source B: quoted, and from memory
-        ("random[fraction=0.1]", "SalUn", "SalUn table 1", "average_gap", (1.15, None)),
-        ("random[fraction=0.1]", "RL", "SalUn table 1", "forget_acc", (92.39, None)),
+        ("random[fraction=0.1]", "salun", "SalUn table 1", "average_gap", (1.15, None)),
+        ("random[fraction=0.1]", "random-label", "SalUn table 1", "forget_acc", (92.39, None)),
         ("random[fraction=0.1]", "neggrad", "SalUn table 1", "minutes", (0.13, None)),
-        ("random[fraction=0.1]", "BS", "SalUn table 1", "test_acc", (92.69, None)),
+        ("random[fraction=0.1]", "boundary-shrink", "SalUn table 1", "test_acc", (92.69, None)),
         # source C and D
-        ("random", "BS", "Unlearn-WorstCase", "average_gap_worst_case", (37.22, None)),
+        ("random", "boundary-shrink", "Unlearn-WorstCase", "average_gap_worst_case", (37.22, None)),
         ("random[fraction=0.1]", "scrub", "Unlearn-WorstCase", "average_gap", (9.91, None)),
         ("random[fraction=0.1]", "retrain", "MMU note", "seconds", (511, None)),
         ("random[fraction=0.5]", "retrain", "CoUn", "forget_acc", (92.71, None)),
@@ -93,13 +95,13 @@ def test_registered_methods_have_our_names():
         ("class[classes=[3]]", "svd", "SVD paper table 1", "test_retain_acc", (94.19, 0.50)),
         ("class[classes=[3]]", "svd", "SVD paper table 1", "test_forget_acc", (0.03, 0.09)),
         ("class[classes=[3]]", "neggrad", "SVD paper table 1", "test_retain_acc", (69.89, 10.23)),
-        ("class[classes=[3]]", "UNSIR", "SVD paper table 1", "mia_svc_test_forget", (61.5, 25.86)),
+        ("class[classes=[3]]", "unsir", "SVD paper table 1", "mia_svc_test_forget", (61.5, 25.86)),
         ("class[classes=[3]]", "identity", "SVD paper table 1", "test_forget_acc", (94.89, 2.75)),
-        ("class[classes=[5]]", "SSD", "HF card", "test_retain_acc", (12.53, None)),
-        ("class[classes=[5]]", "SalUn", "HF cards", "test_forget_acc", (3.7, None)),
+        ("class[classes=[5]]", "ssd", "HF card", "test_retain_acc", (12.53, None)),
+        ("class[classes=[5]]", "salun", "HF cards", "test_forget_acc", (3.7, None)),
         ("class[classes=[9]]", "finetune", "CoUn table 8", "test_retain_acc", (94.99, None)),
-        ("class[classes=[0]]", "SalUn", "MMU note", "forget_acc", (51.5, 12.6)),
-        ("class[classes=[3]]", "FF", "Unlearn-Sparse table 1", "forget_acc", (20.07, None)),
+        ("class[classes=[0]]", "salun", "MMU note", "forget_acc", (51.5, 12.6)),
+        ("class[classes=[3]]", "fisher", "Unlearn-Sparse table 1", "forget_acc", (20.07, None)),
         ("class[classes=[3]]", "osp", "OSP abstract", "test_forget_acc", (2, None)),
     ],
 )  # fmt: skip
