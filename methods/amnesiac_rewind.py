@@ -48,6 +48,9 @@ class AmnesiacRewind(Unlearner):
     needs: ClassVar = frozenset({"forget", "training", "history", "gradients"})
     scope: ClassVar = frozenset({"sample"})
     prepare_fields: ClassVar = frozenset({"max_bytes"})
+    known_failures: ClassVar = {
+        "keeps-utility": "of a hundred images, one is in a quarter of the steps, and all are undone"
+    }
 
     max_bytes: Annotated[int, Field(ge=0)] = 2 * 2**30
     max_touched_frac: Annotated[float, Field(ge=0, le=1)] = 0.5

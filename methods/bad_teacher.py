@@ -47,6 +47,9 @@ class BadTeacher(Unlearner):
     name: ClassVar[str] = "bad-teacher"
     reference: ClassVar[str] = "Chundawat et al., AAAI 2023"
     needs: ClassVar = frozenset({"forget", "retain", "gradients"})
+    known_failures: ClassVar = {
+        "forgets": "one epoch at the authors' step size does nothing on a hundred images"
+    }
 
     lr: Annotated[float, Field(gt=0), Range(1e-5, 1e-2, log=True)] = 1e-4
     epochs: Annotated[int, Field(ge=1), Range(1, 10)] = 1

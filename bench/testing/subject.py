@@ -14,7 +14,7 @@ from ..executor import Outcome, execute
 from ..jobs import CellJob, Job, WorkerSettings
 from ..unlearner import Unlearner
 from .check import Kind, NotApplicable
-from .laboratory import TENTH, WHOLE_CLASS, Laboratory, Place, at_work, places, skip
+from .laboratory import ONE_EXAMPLE, TENTH, WHOLE_CLASS, Laboratory, Place, at_work, places, skip
 from .run import Run, run
 
 TIME_LIMIT_S = 30.0
@@ -91,7 +91,9 @@ class Subject:
         """The scenario of most checks: the first that the method serves by its declaration."""
         with at_work() as lab:
             served = [
-                s for s in (WHOLE_CLASS, TENTH) if not all(map(self._declined(lab), places(s)))
+                s
+                for s in (WHOLE_CLASS, TENTH, ONE_EXAMPLE)
+                if not all(map(self._declined(lab), places(s)))
             ]
         return served[0] if served else WHOLE_CLASS
 
