@@ -336,7 +336,7 @@ def test_published_figures_stand_with_their_task():
         changed(r, dataset="cifar10") for r in made_records(methods=1, attacked=False).records
     ]
     (task,) = json.loads(leaderboard_json(build(records)))["tasks"]
-    assert {"SalUn", "svd", "retrain"} <= {figure["method"] for figure in task["published"]}
+    assert {"salun", "svd", "retrain"} <= {figure["method"] for figure in task["published"]}
     assert all("published" not in name for row in task["rows"] for name in row["figures"])
 
 

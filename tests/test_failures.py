@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from unlearnbench.bench.executor import describe_failure
 from unlearnbench.bench.runner import run_sweep
 
 from .commands import TOY, artifacts, call, plugins_forgotten, shell
+from .pages import data_in
 from .toys import toy_options, toy_spec
 
 HEAD = """
@@ -318,8 +320,9 @@ def test_what_happened_to_a_process_is_in_its_record(disaster, name):
 
 
 def test_failures_are_shown_on_every_leaderboard(disaster):
-    for name in ("leaderboard.md", "leaderboard.html"):
-        text = (disaster.out / name).read_text()
+    markdown = (disaster.out / "leaderboard.md").read_text()
+    page = json.dumps(data_in((disaster.out / "leaderboard.html").read_text()))
+    for text in (markdown, page):
         for reason in ("Picky: 1 and 2", "stopped by the time limit of 4 s", "signal 9"):
             assert reason in text
     assert "stopped by the time limit of 4 s" in disaster.done.stdout

@@ -339,7 +339,7 @@ def test_the_leaderboard_shows_each_figure_with_the_retrained_model_s_beside_it(
     shown = cells["new head 10 % (retrained)"]
     assert shown.startswith(f"{mean:.1f} ±")
     assert shown.endswith(f"({beside:.1f})")
-    masked = next(line for line in text.splitlines() if line.startswith("| head-mask "))
+    masked = next(line for line in text.splitlines() if line.startswith("| **head-mask** "))
     assert f"≥ {LIMIT}" in masked
     assert "- **new head %**: " in text
     assert "which is the ideal, and not 0" in text

@@ -509,7 +509,7 @@ def test_hyperparameters_that_the_method_does_not_allow_are_named(folder):
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ('method = "finetunee"', "unknown method `finetunee`; did you mean `finetune`?"),
+        ('method = "finetunee"', "unknown method `finetunee`; did you mean `finetune`"),
         ('method = "scrub"', "nothing in the hyper-parameters `tuned.toml` is for a dataset"),
         ('method = "finetune"\ndataset = "cifar10"', "its methods are `finetune`"),
         ('method = "osp"\nparams = { ortho_lambda = 0.5 }', "ortho_lambda of the recipe cannot be"),
