@@ -6,7 +6,6 @@ import random
 import re
 import tomllib
 from html.parser import HTMLParser
-from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -17,9 +16,9 @@ from unlearnbench.bench.report_figures import report_drawings
 from unlearnbench.bench.sweep_records import write_folder
 
 from .commands import call, modules_loaded_by
+from .pages import chromium
 from .report_cases import of, task
 
-CHROMIUM = Path("/usr/bin/chromium")
 HEAVY = {"torch", "torchvision", "timm", "mlflow", "pandas", "optuna", "sklearn", "matplotlib"}
 
 
@@ -453,14 +452,8 @@ def test_help_loads_no_heavy_library(tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no browser at {CHROMIUM}")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=flags)
-        yield browser
-        browser.close()
+    with chromium() as running:
+        yield running
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
